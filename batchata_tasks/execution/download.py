@@ -56,7 +56,7 @@ def downloaded(
         if all(path.exists() for path in paths):
             return look, paths
     look, paths = _download_all(context, chunk, look)
-    drop_forgotten(context.folder, chunk.id, paths)
+    drop_forgotten(context.folder, context.ledger, chunk.id, paths)
     names = [path.name for path in paths]
     record = {"batch_id": look.batch_id, "status": look.status, "files": names}
     write_json(record_path, record)

@@ -16,7 +16,7 @@ from batchata_tasks.common.files import write_json
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import read_chunk_manifest, write_manifest
-from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_of, without_lines
+from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names, without_lines
 from batchata_tasks.execution.lost_files import commit_of_landed
 from batchata_tasks.types.ids import TOKEN_CHARS, custom_id
 
@@ -51,17 +51,17 @@ def _rows(dataset: Dataset, digest: bytes) -> Iterator[tuple[str, str | None, in
 
 def _supersede(held: HeldDataset, name: str, cost: int) -> None:
     """Count a row's cost as that of a row which is in the dataset no more; once for each row."""
-    chunk_id = name[:TOKEN_CHARS]
-    commit = commit_of_landed(held, chunk_id)
-    if commit is None:
-        return  # a ledger that was rebuilt without it knows none of its money
-    amount = commit.get("superseded_picodollars", held.ledger.amounts(chunk_id)["superseded"])
-    noted = forgotten_of(commit)
-    if name not in noted:
-        amount += cost
-        change = {"superseded_picodollars": amount, FORGOTTEN: [*noted, name]}
+    held.ledger.forget(held.lease, name, cost)
+    _note(held, name[:TOKEN_CHARS])
+
+
+def _note(held: HeldDataset, chunk_id: str, **facts: Any) -> None:
+    """Let the commit of a chunk say what the ledger knows of its forgotten rows."""
+    if (commit := commit_of_landed(held, chunk_id)) is not None:
+        amount = held.ledger.amounts(chunk_id)["superseded"]
+        names = forgotten_names(held.folder, held.ledger, chunk_id)
+        change = {**facts, "superseded_picodollars": amount, FORGOTTEN: names}
         write_json(held.folder.commit(chunk_id), commit | change)
-    held.ledger.set_superseded(held.lease, chunk_id, amount)
 
 
 def chunks_with(
@@ -88,10 +88,8 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     for raw in (folder.requests, folder.responses):
         for file in sorted(raw.glob(f"{chunk_id}*")):
             written += without_lines(file, names)
-    if (commit := commit_of_landed(held, chunk_id)) is not None:
-        # what validators said, and how results begin, may quote the answer
-        noted = list(dict.fromkeys([*forgotten_of(commit), *names]))
-        write_json(folder.commit(chunk_id), {**commit, **_UNSAID, FORGOTTEN: noted})
+    held.ledger.note_forgotten(held.lease, names)
+    _note(held, chunk_id, **_UNSAID)  # what validators said, and how results begin, may quote it
     kept = [place for place in range(len(ids)) if place not in places]
     write_manifest(path, rows.take(pa.array(kept, pa.int64())).combine_chunks())
     return written

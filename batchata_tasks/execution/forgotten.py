@@ -1,4 +1,4 @@
-"""Rows that were forgotten: the commits of their chunks name their requests, and no text of them.
+"""Rows that were forgotten: ledger and commits name their requests, and no text of them.
 
 So they stay away if results are downloaded once more, or a part is written anew.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.ledger import Ledger
 
 FORGOTTEN = "forgotten"  # of a commit: the custom_ids
 _NO_MORE = b"]}"  # how the last line of a request file that is one JSON object begins
@@ -26,9 +27,20 @@ def forgotten_of(commit: Mapping[str, Any]) -> list[str]:
     return list(commit.get(FORGOTTEN, ()))
 
 
-def drop_forgotten(folder: DatasetFolder, chunk_id: str, paths: Iterable[Path]) -> None:
+def forgotten_names(folder: DatasetFolder, ledger: Ledger, chunk_id: str) -> list[str]:
+    """Return the custom_ids of a chunk's rows that were forgotten.
+
+    Either of the two may be lost, or come from a backup.
+    """
+    noted = forgotten_of(read_json(folder.commit(chunk_id)) or {})
+    return sorted(ledger.forgotten(chunk_id).union(noted))
+
+
+def drop_forgotten(
+    folder: DatasetFolder, ledger: Ledger, chunk_id: str, paths: Iterable[Path]
+) -> None:
     """Take the answers of forgotten rows out of results that were downloaded once more."""
-    if names := forgotten_of(read_json(folder.commit(chunk_id)) or {}):
+    if names := forgotten_names(folder, ledger, chunk_id):
         for path in paths:
             without_lines(path, names)
 

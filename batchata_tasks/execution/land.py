@@ -28,10 +28,10 @@ from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.collect import Collector, not_sent
 from batchata_tasks.execution.download import NoResultsError, downloaded
 from batchata_tasks.execution.earlier import EarlierAnswers, RetiredValues
-from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_of
+from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.overdue import set_aside
-from batchata_tasks.execution.reread import readings_of
+from batchata_tasks.execution.reread import REREAD, readings_of
 from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import rows_named
@@ -83,24 +83,16 @@ def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
 def land_again(context: BatchContext, chunk: Chunk, replaced: set[bytes]) -> bool:
     """Write a landed chunk's part anew, just as it was; return False if its results are gone.
 
-    Rows of the keys in `replaced` (digests) are left out: other parts have newer ones. So are rows
-    that were forgotten, and kept answers are read by the models by which they were read anew.
+    Rows of the keys in `replaced` (digests) are left out: other parts have newer ones.
     """
     look, paths = _results(context, chunk)
     if look is not None and not paths:
         return False
-    commit = commit_of(context.folder, chunk.id)
-    part = _Part(context, chunk, commit.get("enriched_at_us", 0))
-    readings = readings_of(commit, part.columns, context.run.held.answers)
-    forgotten = pa.array(forgotten_of(commit), pa.string())
-    with part.file(readings[-1].schema if readings else part.dataset.schema) as writer:
+    enriched_at = commit_of(context.folder, chunk.id).get("enriched_at_us", 0)
+    part = _Part(context, chunk, enriched_at)
+    with part.file() as writer:
         for batch in part.rows(look, paths):
-            rows = without(batch, context.run.spec.key, replaced)
-            if len(forgotten):
-                rows = rows.filter(pc.invert(pc.is_in(rows.column("_custom_id"), forgotten)))
-            for reading in readings:
-                rows = reading.read(rows).rows
-            writer.write_batch(rows)
+            writer.write_batch(without(batch, context.run.spec.key, replaced))
     return True
 
 
@@ -117,7 +109,8 @@ class _Part:
     def __init__(self, context: BatchContext, chunk: Chunk, enriched_at: int) -> None:
         self._provider = context.provider
         self._chunk = chunk
-        self._forgotten = len(forgotten_of(commit_of(context.folder, chunk.id)))
+        names = forgotten_names(context.folder, context.ledger, chunk.id)
+        self._forgotten = pa.array(names, pa.string())
         self.manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
         spec, answers = context.run.spec, context.run.answers
         source = pa.schema([f for f in self.manifest.schema if f.name not in SYSTEM_FIELDS.names])
@@ -127,7 +120,9 @@ class _Part:
         retired = declared.of((Role.RETIRED,))
         others = [f for f in source if f.name not in {*known.names, *retired.names}]
         self._carried, self._retired = pa.schema([*known, *others]), retired
-        columns = self.columns(answers.common)
+        columns = self._columns(answers.common)
+        commit, live = commit_of(context.folder, chunk.id), context.run.held.answers
+        self._readings = readings_of(commit, self._columns, live)
         self.dataset = Dataset(
             context.folder.data,
             columns,
@@ -148,16 +143,30 @@ class _Part:
             RetiredValues(self.dataset, self.manifest, own, retired),
         )
 
-    def columns(self, response: ResponseSchema | None) -> pa.Schema:
+    def _columns(self, response: ResponseSchema | None) -> pa.Schema:
         """Return the dataset's columns under a response model."""
         return dataset_schema(self._carried, response, self._retired)
 
-    def file(self, schema: pa.Schema | None = None) -> AbstractContextManager[pq.ParquetWriter]:
+    def file(self) -> AbstractContextManager[pq.ParquetWriter]:
         """Return the file of the part, which appears when it is whole."""
+        schema = self._readings[-1].schema if self._readings else self.dataset.schema
         return self.dataset.part_file(self.dataset.data / part_of_chunk(self._chunk.id), schema)
 
     def rows(self, look: BatchLook | None, paths: list[Path]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows, one for each of the chunk's requests."""
+        """Yield the rows, one for each of the chunk's requests.
+
+        If it landed before, rows that were forgotten since are left out, and kept answers are read
+        by the models that read them since.
+        """
+        for batch in self._collected(look, paths):
+            rows = batch
+            if len(self._forgotten):
+                rows = rows.filter(pc.invert(pc.is_in(rows.column("_custom_id"), self._forgotten)))
+            for reading in self._readings:
+                rows = reading.read(rows).rows
+            yield rows
+
+    def _collected(self, look: BatchLook | None, paths: list[Path]) -> Iterator[pa.RecordBatch]:
         if look is None:
             errors = self.manifest["_error"].to_pylist()
             absent, otherwise = {i: not_sent(e) for i, e in enumerate(errors)}, not_sent("")
@@ -165,7 +174,7 @@ class _Part:
             # how many lines there are matters of a batch that was stopped alone
             lines = 0
             if look.stopped is not None:
-                lines = rows_named(paths, self._chunk.id) + self._forgotten
+                lines = rows_named(paths, self._chunk.id) + len(self._forgotten)
             absent, otherwise = without_line(look, lines)
         answers = chain.from_iterable(self._provider.answers(path) for path in paths)
         return uncollected(self.collector.rows(answers, absent, otherwise))
@@ -227,7 +236,7 @@ def _land(
             "begins": start_of(paths) if report.broken_lines and not report.read_lines else None,
             "unreadable_batch": is_unreadable(chunk, report),
             # rows are landed once more if the dataset's files were lost
-            **{name: before[name] for name in (FORGOTTEN,) if name in before},
+            **{name: before[name] for name in (FORGOTTEN, REREAD) if name in before},
         }
         write_json(commit_path, {**record, "state": "open"})
         ledger.check_lease(context.lease)  # right before the part appears

@@ -74,15 +74,20 @@ def write_spec(folder: DatasetFolder, run: RunRow) -> None:
 
 
 def commit_of_landed(held: HeldDataset, chunk_id: str) -> dict[str, Any] | None:
-    """Return the commit of a landed chunk, of which rows are in the dataset.
+    """Return the commit of a chunk.
 
-    If its file is lost, it is written anew from the ledger; None if that does not know the chunk.
+    If the file of a landed one is lost, it is written anew from the ledger. None if the chunk has
+    not landed, or the ledger does not know it.
     """
-    commit = read_json(held.folder.commit(chunk_id))
-    if commit is None and (chunks := held.ledger.existing_chunks([chunk_id])):
-        note_money(held.folder, held.ledger, held.lease, chunks[0], emptied=False)
-        commit = read_json(held.folder.commit(chunk_id))
-    return commit
+    path, ledger = held.folder.commit(chunk_id), held.ledger
+    if (commit := read_json(path)) is not None:
+        return commit
+    landed = [c for c in ledger.existing_chunks([chunk_id]) if c.state == ChunkState.LANDED]
+    if not landed:
+        return None
+    emptied = {chunk.id for chunk in ledger.emptied_chunks(held.lease.dataset_id)}
+    note_money(held.folder, ledger, held.lease, landed[0], emptied=chunk_id in emptied)
+    return read_json(path)
 
 
 def note_money(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.schema.response import ResponseSchema
 
-_REREAD = "reread"  # of a commit: the models, the last one last
+REREAD = "reread"  # of a commit: the models, the last one last
 READABLE = frozenset({Outcome.SUCCEEDED.value, Outcome.INVALID.value})
 DECIDING = ("_status", "_fingerprint", "_response")
 
@@ -85,19 +85,24 @@ def _is_readable(status: str, fingerprint: str, text: str | None) -> bool:
 
 
 def note_reading(held: HeldDataset, chunk_ids: Iterable[str], reading: Reading) -> None:
-    """Note in the commits of chunks that their rows are read by a model; before they are."""
-    facts = {"part": reading.part, **reading.model.to_json()}
+    """Note, in ledger and commits, that rows of chunks are read by a model; before they are."""
+    held.ledger.note_reread(held.lease, reading.part)
     for chunk_id in chunk_ids:
-        if (commit := commit_of_landed(held, chunk_id)) is None:
-            continue
-        others = [one for one in commit.get(_REREAD, ()) if one != facts]
-        held.require_lease()
-        write_json(held.folder.commit(chunk_id), {**commit, _REREAD: [*others, facts]})
+        if (commit := commit_of_landed(held, chunk_id)) is not None:
+            held.require_lease()
+            write_json(held.folder.commit(chunk_id), noting(commit, reading.model, reading.part))
+
+
+def noting(commit: Mapping[str, Any], model: AnswerSchemas, part: str) -> dict[str, Any]:
+    """Return a commit that names a model as the last one by which its rows are read."""
+    facts = {"part": part, **model.to_json()}
+    others = [one for one in commit.get(REREAD, ()) if one != facts]
+    return {**commit, REREAD: [*others, facts]}
 
 
 def reread_parts(commit: Mapping[str, Any]) -> list[str]:
     """Return the parts of fingerprints of the models by which a chunk's rows were read anew."""
-    return [one["part"] for one in commit.get(_REREAD, ())]
+    return [one["part"] for one in commit.get(REREAD, ())]
 
 
 def readings_of(
@@ -111,7 +116,7 @@ def readings_of(
     this process has the classes.
     """
     readings = list[Reading]()
-    for stored in commit.get(_REREAD, ()):
+    for stored in commit.get(REREAD, ()):
         model = AnswerSchemas.from_json(stored)
         if live is not None:
             model = model.with_classes_of(live)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from batchata_tasks.ledger.calibration import Calibration, UsageHistory
+from batchata_tasks.ledger.changes import Changes
 from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import ledger_exists, open_ledger
@@ -91,6 +92,7 @@ class Ledger(
     Reporting,
     Restoring,
     Rehearsals,
+    Changes,
 ):
     """One ledger; safe to use from several threads and processes.
 

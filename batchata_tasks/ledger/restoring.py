@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, insert, select
 
 from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.changes import insert_forgotten, insert_reread
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import blocks, writes
 from batchata_tasks.ledger.values import UNFINISHED, ChunkState
@@ -30,6 +31,8 @@ class Restored:
     batches: list[Row] = field(default_factory=list[Row])
     outcomes: list[Row] = field(default_factory=list[Row])
     reservations: list[Row] = field(default_factory=list[Row])
+    forgotten: set[str] = field(default_factory=set[str])  # custom_ids
+    rereads: set[str] = field(default_factory=set[str])  # parts of fingerprints
 
 
 class Restoring(Leases):
@@ -61,6 +64,9 @@ class Restoring(Leases):
         for table, rows in rows_by_table.items():
             if rows:
                 connection.execute(insert(table), rows)
+        insert_forgotten(connection, restored.forgotten)
+        for part in sorted(restored.rereads):
+            insert_reread(connection, lease.dataset_id, part)
 
 
 def _leave_to_others(connection: Connection, restored: Restored) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 metadata = MetaData()
 
@@ -176,4 +176,22 @@ corrections = Table(
     Column("factor", BigInteger, nullable=False),
     Column("chunk_id", String(40), nullable=False),  # whose answer showed it
     Column("noted_at", BigInteger, nullable=False),
+)
+
+# the response models by which all kept answers of a dataset were read anew
+rereads = Table(
+    "rereads",
+    metadata,
+    Column("dataset_id", String(40), primary_key=True),
+    Column("part", String(24), primary_key=True),  # its part of fingerprints
+    Column("noted_at", BigInteger, nullable=False),
+)
+
+# rows that people wanted to be forgotten, by the names of their requests; no text of them
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("custom_id", String(64), primary_key=True),
+    Column("chunk_id", String(40), nullable=False),
+    Index("forgotten_chunk", "chunk_id"),
 )

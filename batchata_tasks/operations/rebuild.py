@@ -22,7 +22,9 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.execution.forgotten import forgotten_of
 from batchata_tasks.execution.intent_files import sent_without
+from batchata_tasks.execution.reread import reread_parts
 from batchata_tasks.execution.twice import recount
 from batchata_tasks.ledger import (
     SET_ASIDE,
@@ -178,6 +180,8 @@ class _Reader:
             intent = noted if "run_id" in noted else self._intent_from(commit)
             if not intent and not commit:
                 continue
+            self.restored.forgotten.update(forgotten_of(commit))
+            self.restored.rereads.update(reread_parts(commit))
             # older commits do not tell a part that was emptied from one that was lost
             emptied = bool(commit.get("emptied", part_of_chunk(token) not in parts))
             self._add_chunk(token, intent, commit, emptied=emptied)

@@ -101,7 +101,7 @@ def run_prepared(
         write_anew(held)
         recount(held.ledger, held.lease, held.folder)
         find_lost_rows(held)
-        recovery = recover(held, rehearsal=ready.table.rehearsal)
+        recovery = recover(held, ready.table)
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
             _land_unfinished_run(old, ready, steps, recovery)
         land_overdue(held)

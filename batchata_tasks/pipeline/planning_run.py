@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recovery:
-    """The recovered chunks, in the order of sending, and the rows that each has answers for."""
+    """The recovered chunks, in the order of sending, and the rows that each has answers for.
+
+    `reread` are the parts of fingerprints of other response models under which these may have been
+    asked for, if the dataset's answers were read by today's.
+    """
 
     claims: dict[str, set[str]]
+    reread: tuple[str, ...] = ()
 
     @property
     def row_ids(self) -> set[str]:

@@ -7,6 +7,7 @@ of the answers tell, row by row, which request of today's plan was theirs.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -31,19 +32,22 @@ from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.lost_files import note_money
 from batchata_tasks.execution.overdue import set_aside
 from batchata_tasks.execution.poll import poll
+from batchata_tasks.execution.reread import noting
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.unclear import adopt, hold
 from batchata_tasks.ledger import Chunk, ChunkState, RunPhase
 from batchata_tasks.pipeline.land_again import land_lost_parts
 from batchata_tasks.pipeline.lost import LostChunks, lost_chunks, parts_of, sent_chunks
 from batchata_tasks.pipeline.planning_run import Recovery
-from batchata_tasks.planning.fingerprint import is_rehearsed
+from batchata_tasks.planning.fingerprint import is_rehearsed, schema_part_of
+from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.types.outcome import is_attempt
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.execution.run_context import BatchContext, RunContext
     from batchata_tasks.pipeline.planning_run import PlanningRun
+    from batchata_tasks.planning.table import PreparedTable
 
 CLAIMED = "claimed"  # name of the plan of the rows that lost chunks have answers for
 _PRIORS = {
@@ -55,10 +59,10 @@ _PRIORS = {
 }
 
 
-def recover(held: HeldDataset, *, rehearsal: bool = False) -> Recovery | None:
-    """Fetch what the providers still have of chunks whose files are gone.
+def recover(held: HeldDataset, table: PreparedTable) -> Recovery | None:
+    """Fetch what the providers still have of chunks whose files are gone, for a run of a table.
 
-    Those of rehearsals count only for a `rehearsal`.
+    Those of rehearsals count only for a rehearsal.
 
     Batches that have not ended are awaited first. Returns None if no chunk is to be planned anew.
 
@@ -67,7 +71,7 @@ def recover(held: HeldDataset, *, rehearsal: bool = False) -> Recovery | None:
     """
     for chunk in _begun_before(held):
         _finish(held, chunk)
-    lost = _lost(held, rehearsal=rehearsal)
+    lost = _lost(held, rehearsal=table.rehearsal)
     if number := len(lost.parts) + len(lost.landed) + len(lost.unfinished):
         held.progress.note(
             "files of the dataset are gone: the results of "
@@ -91,8 +95,22 @@ def recover(held: HeldDataset, *, rehearsal: bool = False) -> Recovery | None:
         {
             chunk_id: {name for name in names if newest.get(name, -1) < places[chunk_id]}
             for chunk_id, names in claims.items()
-        }
+        },
+        _reread(held, table, to_plan),
     )
+
+
+def _reread(held: HeldDataset, table: PreparedTable, chunks: list[Chunk]) -> tuple[str, ...]:
+    """Return the other response models, by their parts of fingerprints, of chunks' requests.
+
+    None unless the dataset's answers were read by today's: else they are to be sent again.
+    """
+    known = held.ledger.rereads(held.lease.dataset_id)
+    if not table.builder.constant or (today := table.builder.constant[-1]) not in known:
+        return ()
+    specs = {run_id: held.ledger.run(run_id).spec for run_id in {c.run_id for c in chunks}}
+    models = [AnswerSchemas.from_json(json.loads(text)).common for text in specs.values()]
+    return tuple(sorted({*known, *map(schema_part_of, models)} - {today}))
 
 
 def _has_manifest(held: HeldDataset, chunk: Chunk) -> bool:
@@ -202,6 +220,8 @@ def land_recovered(run: PlanningRun, recovery: Recovery) -> None:
         for chunk_id, claimed in recovery.claims.items():
             if at := [i for i, row_id in enumerate(row_ids) if row_id in claimed]:
                 _reopen_commit(run, chunk_id)
+                if recovery.reread:
+                    _note_reread(run, chunk_id)
                 picked = rows.take(pa.array(at, pa.int64())).combine_chunks()
                 write_manifest(run.folder.manifest(chunk_id), _with_priors(picked, states))
                 chunk = run.ledger.chunk(chunk_id)
@@ -221,6 +241,14 @@ def _reopen_commit(run: PlanningRun, chunk_id: str) -> None:
     commit = commit_of(run.folder, chunk_id)
     if commit.get("emptied"):
         write_json(run.folder.commit(chunk_id), {**commit, "state": "open"})
+
+
+def _note_reread(run: PlanningRun, chunk_id: str) -> None:
+    """Let the rows of a chunk be read by today's response model when they land."""
+    landing = {"chunk": chunk_id, "run_id": run.ledger.chunk(chunk_id).run_id, "state": "open"}
+    commit = commit_of(run.folder, chunk_id) or landing
+    part = run.table.builder.constant[-1]
+    write_json(run.folder.commit(chunk_id), noting(commit, run.answers, part))
 
 
 def _spent(run: RunContext, chunk: Chunk) -> int | None:

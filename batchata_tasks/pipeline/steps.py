@@ -82,7 +82,8 @@ def _planned(
     unfinished = run.ledger.unfinished_chunks(dataset_id, "")
     settled = settle(table, run.folder, [chunk.id for chunk in unfinished])
     legacy = settled.declared.legacy()
-    planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids, legacy)
+    claimed, reread = recovery.row_ids, recovery.reread
+    planner = Planner(table, folder, dataset_id, options, progress, claimed, legacy, reread)
     settled.note(planner.summary)
     for text in planner.summary.misfit_texts():
         run.log(f"answers: {text}.")

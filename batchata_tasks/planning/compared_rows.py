@@ -9,7 +9,7 @@ import numpy as np
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.row_hashes import row_hashes
-from batchata_tasks.planning.fingerprint import INPUT_BYTES, fingerprint
+from batchata_tasks.planning.fingerprint import INPUT_BYTES, fingerprint, with_schema
 from batchata_tasks.planning.key_arrays import Keys
 from batchata_tasks.planning.legacy import legacy_values
 from batchata_tasks.planning.row_block import RowBlock
@@ -17,7 +17,7 @@ from batchata_tasks.types.ids import row_ids
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     import pyarrow as pa
@@ -60,6 +60,7 @@ class ComparedRows:
         self.in_flight, self.held = in_flight.find(self.keys)
         self._inputs = self._prints.inputs
         self._is_old = np.zeros(len(rows), np.bool_)
+        self._asked_under = dict[int, str]()  # the part of another response model, by place
         self._is_same = self._compared()
 
     def _compared(self) -> NDArray[np.bool_]:
@@ -129,12 +130,17 @@ class ComparedRows:
     def fingerprint(self, place: int) -> str:
         """Return the fingerprint of a row's base request."""
         version = _OLD if self._is_old[place] else self._version
-        return fingerprint(self._inputs[place].hex(), self._other_parts(place), version)
+        text = fingerprint(self._inputs[place].hex(), self._other_parts(place), version)
+        other = self._asked_under.get(place)
+        return text if other is None else with_schema(text, other)
 
-    def claimed(self, claimed: AbstractSet[str], dataset_id: str) -> NDArray[np.bool_]:
+    def claimed(
+        self, claimed: AbstractSet[str], dataset_id: str, reread: Sequence[str] = ()
+    ) -> NDArray[np.bool_]:
         """Return which rows are claimed, by the ids of their requests.
 
-        One that was sent under version 1 keeps its fingerprint.
+        One that was sent under version 1, or under one of the response models in `reread` (parts of
+        fingerprints), keeps its fingerprint.
         """
         found = np.zeros(len(self._rows), np.bool_)
         if not claimed:
@@ -150,6 +156,10 @@ class ComparedRows:
                 found[i] = True
                 if prints is then:
                     self._is_old[i], self._inputs[i] = True, inputs[i]
+        for part in reread:
+            ids = row_ids(dataset_id, self.canonical, [with_schema(text, part) for text in now])
+            for i in [i for i, one in enumerate(ids) if one in claimed and not found[i]]:
+                found[i], self._asked_under[i] = True, part
         return found
 
     def _other_parts(self, place: int) -> str:

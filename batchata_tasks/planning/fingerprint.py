@@ -20,6 +20,8 @@ from batchata_tasks.common.canonical import canonical, canonical_records, digest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from batchata_tasks.schema.response import ResponseSchema
+
 FINGERPRINT_VERSION = "v2"
 REHEARSED_VERSION = "e2"
 """That of rows which an emulator answered; its parts are those of v2."""
@@ -104,6 +106,11 @@ def schema_part(text: str) -> str | None:
     """Return a fingerprint's part of the response model; None if its version is unknown."""
     version, parts = _parts(text)
     return parts[-1] if version in VERSIONS and len(parts) == len(_PARTS) else None
+
+
+def schema_part_of(schema: ResponseSchema | None) -> str:
+    """Return the part of the response model in the fingerprints of a table's rows."""
+    return part("schema", None if schema is None else schema.canonical)
 
 
 def with_schema(text: str, schema: str) -> str:

@@ -34,7 +34,7 @@ from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
@@ -68,11 +68,13 @@ class Planner:
         progress: Callable[[int], None] = lambda _rows: None,
         claimed: AbstractSet[str] = frozenset(),
         legacy: Mapping[str, pa.DataType] = MappingProxyType({}),
+        reread: Sequence[str] = (),
     ) -> None:
         self._table, self._folder = table, folder
         self._dataset_id, self._options = dataset_id, options
         self._progress = progress
         self._claimed = claimed  # ids of the rows whose answers are recovered
+        self._reread = reread  # parts of other response models under which these were asked for
         self._legacy = legacy  # the types in which version 1 of fingerprints read columns
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
@@ -219,7 +221,7 @@ class Planner:
     def _wanted_rows(self, rows: RowBlock, compared: ComparedRows) -> list[_Wanted]:
         """Decide on the rows of a block; return those that need a request."""
         left_out = self._nulls(rows)
-        claimed = compared.claimed(self._claimed, self._dataset_id)
+        claimed = compared.claimed(self._claimed, self._dataset_id, self._reread)
         quiet = compared.up_to_date(self._options.refresh_before) & ~left_out & ~claimed
         anew = compared.carried_changed(self._table.dataset.carried_fields)
         self.summary.up_to_date += int(quiet.sum())

@@ -14,7 +14,13 @@ from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.common.text import is_unicode
 from batchata_tasks.planning.body_form import BodyForm
 from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
-from batchata_tasks.planning.fingerprint import inputs_of, inputs_v1_of, other_parts, part
+from batchata_tasks.planning.fingerprint import (
+    inputs_of,
+    inputs_v1_of,
+    other_parts,
+    part,
+    schema_part_of,
+)
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
@@ -71,7 +77,7 @@ class RequestBuilder:
         self.constant = (
             part("prompt", [[t.role, t.content] for t in turns]),
             part("model", self._model_facts()),
-            part("schema", schema.canonical if schema is not None else None),
+            schema_part_of(schema),
         )
         self._others = other_parts(*self.constant)
         self._form = BodyForm.of(provider, self._request(messages))

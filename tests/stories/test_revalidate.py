@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -303,3 +304,43 @@ def test_one_that_died_half_way_is_given_again(
     table.run(response_schema=LABEL_ALONE)
     assert revalidated(table, response_schema=LABEL_ALONE).gained == 0
     assert sent(table) == 12
+
+
+@pytest.mark.parametrize("lost", ["out", "out/data out/_batchata/intents", "rebuilt"])
+def test_a_dataset_that_is_lost_comes_back_as_it_was_read_last(
+    table: Table, tmp_path: Path, lost: str
+) -> None:
+    """The ledger, also one that was rebuilt, knows under which models its rows were asked for."""
+    strict, other = model(table, ("x", "y")), {"response_schema": LABEL_ALONE}
+    table.run(limit=5)
+    table.run(**other, rerun_on=["new"])
+    assert revalidated(table, response_schema=None).kept == 12
+    assert revalidated(table, **strict).kept
+    before = {row["id"]: row for row in table.rows() if row["_status"] == "succeeded"}
+    taken = {key for key, row in before.items() if row["label"] is not None}
+    assert 0 < len(taken) < 12
+    if lost == "rebuilt":
+        (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+        rebuild(prepare_run(table.spec(**strict), Settings()), Settings())
+    for name in lost.replace("rebuilt", "out").split():
+        shutil.rmtree(tmp_path / name)
+    table.run(**strict, rerun_on=["new"])
+    rows = {row["id"]: row for row in table.rows()}
+    # the commits tell of each model in between, too
+    come_back = before.keys() if "intents" in lost else taken
+    assert {key for key, row in rows.items() if row["_status"] == "succeeded"} == come_back
+    for key in taken:
+        for name in ("label", "words", "_fingerprint", "_response", "_cost_usd", "_attempts"):
+            assert rows[key][name] == before[key][name]
+    assert sent(table) == 12
+    table.run(**strict)  # what this model does not take is sent, as it would have been
+    assert sent(table) > 12
+    table.run(**strict)
+
+
+def test_rows_of_another_model_that_were_not_read_are_sent(table: Table) -> None:
+    """A lost dataset does not read its answers by today's model unasked."""
+    table.run()
+    shutil.rmtree(table.output)
+    table.run(response_schema=LABEL_ALONE)
+    assert sent(table) == 24

@@ -115,7 +115,8 @@ def test_an_old_ledger_keeps_every_row(old: str) -> None:
     after = content(old)
     assert after["meta"][0].pop("schema_version") == SCHEMA_VERSION
     assert before["meta"][0].pop("schema_version") == 1
-    assert [after.pop(name) for name in ("budgets", "corrections")] == [[], []]
+    added = ("budgets", "corrections", "forgotten", "rereads")
+    assert [after.pop(name) for name in added] == [[], [], [], []]
     new = {
         name: {key for row in rows for key in row} - {key for row in before[name] for key in row}
         for name, rows in after.items()
