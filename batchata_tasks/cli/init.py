@@ -44,6 +44,9 @@ def init(
             metavar="COLUMN",
         ),
     ] = None,
+    sheet: Annotated[
+        str | None, typer.Option(help="Sheet of a workbook; default: the first.")
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +69,8 @@ def init(
     Writes NAME.yaml (the spec, with the table's columns as comments, a pilot and a cost limit),
     models.py (what an answer looks like), prefect.yaml and automations.yaml (for a Prefect server),
     spec.schema.json (for editors) and .gitignore. A file that exists is left as it is: deployments
-    are then in prefect.NAME.yaml, the response model in models_NAME.py. Sends nothing.
+    are then in prefect.NAME.yaml, the response model in models_NAME.py, and .gitignore gets the
+    lines that it lacks. Sends nothing.
 
     Exit codes: 0 all was written; 2 nothing was, since the table, the key or a file was not right.
     """
@@ -76,9 +80,13 @@ def init(
 
     with boundary():
         asks = _asks(yes=yes)
-        source = source_of(table)
+        source = source_of(table, sheet)
         facts = look_at(source)
         print_text(out, f"{source}: {pluralize(len(facts.names), 'column')}")
+        if len(facts.sheets) > 1:
+            chosen = sheet or facts.sheets[0]
+            names = ", ".join(map(printable, facts.sheets))
+            print_text(out, f"Sheets: {names}. This is {printable(chosen)}; --sheet names another.")
         name = name or _answer("Name of the spec", default_name(source), asks=asks)
         key = key or _key(facts, asks=asks)
         model = model or _answer("Model", _default_model(), asks=asks)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 import pyarrow as pa
 
+from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.json import not_json
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ MOST_LEVELS = 100  # of lists and objects in each other, since what walks values
 def is_json(kind: pa.DataType) -> bool:
     """Whether a type is that of JSON columns."""
     return isinstance(kind, pa.JsonType)
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """Whether values of a type are lists or objects."""
+    return is_json(kind) or is_list(kind) or pa.types.is_nested(kind)
 
 
 def type_name(kind: pa.DataType) -> str:

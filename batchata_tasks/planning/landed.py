@@ -8,6 +8,7 @@ keys at once. What only a row that is sent again needs stays in its file until t
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchata_tasks.common.canonical import key_digests
+from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.columns import COST, keys_of
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.planning.fingerprint import (
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchata_tasks.dataset.parts import Dataset
+    from batchata_tasks.spec.parts import Pilot
 
 STATE_COLUMNS = (
     "_fingerprint",
@@ -82,6 +85,26 @@ class LandedRow(NamedTuple):
     enriched_at: int  # microseconds since 1970
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How some landed rows turned out; their cost is in picodollars, None if it is unknown."""
+
+    rows: int
+    usable: int
+    cost: int | None
+
+    def keep_to(self, pilot: Pilot) -> bool:
+        """Whether they are what a pilot is sent to find out: usable, and not too dear."""
+        if not self.usable:
+            return False
+        most, most_usd = pilot.max_invalid_share, pilot.max_cost_per_row_usd
+        if most is not None and self.rows - self.usable > most * self.rows:
+            return False
+        if most_usd is None:
+            return True
+        return self.cost is not None and self.cost <= pico_from_usd(most_usd) * self.rows
+
+
 class Landed:
     """The landed rows, in the order of their keys."""
 
@@ -121,8 +144,8 @@ class Landed:
         """Return, for each number of other parts, whether it is of a version."""
         return np.array([text.startswith(f"{version}:") for text in self._others.texts], np.bool_)
 
-    def usable(self, others: str, *, rehearsal: bool) -> tuple[int, int]:
-        """Return how many rows with these other parts have a usable answer, and how many not.
+    def answered(self, others: str, *, rehearsal: bool) -> Answered:
+        """Return how the rows with these other parts of a fingerprint turned out.
 
         What an emulator answered tells about rehearsals alone.
         """
@@ -130,7 +153,9 @@ class Landed:
         numbers = [number for version in versions for number in self.others(version, [others])]
         same = np.isin(self._columns["others"], numbers)
         succeeded = self._columns["status"] == self.status(Outcome.SUCCEEDED)
-        return int((same & succeeded).sum()), int((same & ~succeeded).sum())
+        costs = self._columns["cost"][same]
+        cost = None if (costs == _UNKNOWN).any() else int(costs.sum())
+        return Answered(len(costs), int((same & succeeded).sum()), cost)
 
     def part(self, place: int) -> str:
         """Return the part that holds a row."""

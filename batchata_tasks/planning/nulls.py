@@ -7,7 +7,10 @@ Jinja's own none prints "None", and it breaks what templates do with texts: loop
 from __future__ import annotations
 
 import json
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn, cast
+from uuid import UUID
 
 from jinja2.tests import TESTS
 
@@ -65,9 +68,22 @@ def _refused(what: str, other: object) -> NoReturn:
     raise TypeError(message)
 
 
-def dumps(value: object, **options: Any) -> str:
-    """Return the JSON that `| tojson` prints, in which a null is null."""
-    return json.dumps(_restored(value), **options)
+def to_json(value: object, indent: int | None = None) -> str:
+    """Return the JSON that `| tojson` prints, for a model to read: a null is null, an ä an ä.
+
+    Jinja's own filter writes for HTML: it escapes letters beyond ASCII, quotes and `<`.
+    """
+    return json.dumps(_restored(value), ensure_ascii=False, indent=indent, default=_text)
+
+
+def _text(value: object) -> str:
+    """Return a value that JSON lacks as the text that it prints."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | timedelta | UUID):
+        return str(value)
+    message = f"{type(value).__name__} is not JSON; print it by itself"
+    raise TypeError(message)
 
 
 def _restored(value: object) -> object:

@@ -29,7 +29,6 @@ from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.summary import Options, PlanSummary
-from batchata_tasks.spec.parts import DEFAULT_PILOT
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.planning.builder import BuiltRequest
     from batchata_tasks.planning.table import PreparedTable
+    from batchata_tasks.sources.source import Block
 
 
 class _Wanted(NamedTuple):
@@ -114,7 +114,7 @@ class Planner:
             }
             for block in table.source.batches(table.columns.names):
                 with collector_paused():
-                    self._plan(self._kept(block.rows), landed, keys, flying, writers)
+                    self._plan(self._kept(block), landed, keys, flying, writers)
                 self._progress(self.summary.source_rows)
             if (double := keys.first_double()) is not None:
                 raise self._doubled(*double)
@@ -158,23 +158,24 @@ class Planner:
     def _pilot_rows(self, landed: Landed) -> int:
         """Return the number of rows that are sent first.
 
-        The default pilot asks what rows that landed may tell already: whether most answers to the
-        same prompt, by the same model, in the same form are usable.
+        A pilot that is sent once asks what rows that landed may tell already: whether the answers
+        to the same prompt, by the same model, in the same form are as it wants them.
         """
         pilot = self._spec.first_rows
         if pilot is None:
             return 0
-        if pilot is DEFAULT_PILOT and self._builder.constant:
-            parts = other_parts(*self._builder.constant)
-            usable, others = landed.usable(parts, rehearsal=self._table.rehearsal)
-            if usable and usable >= others:
+        if pilot.once and self._builder.constant:
+            answered = landed.answered(
+                other_parts(*self._builder.constant), rehearsal=self._table.rehearsal
+            )
+            if answered.keep_to(pilot):
                 return 0
         return pilot.rows
 
-    def _kept(self, batch: pa.RecordBatch) -> RowBlock:
-        """Return the rows of a batch of the source that count; their keys are not null."""
-        first = self.summary.source_rows + 1
-        rows = RowBlock(batch, range(first, first + batch.num_rows), self._spec.key)
+    def _kept(self, block: Block) -> RowBlock:
+        """Return the rows of a block of the source that count; their keys are not null."""
+        numbers = block.numbers(self.summary.source_rows)
+        rows = RowBlock(block.rows, numbers, self._spec.key)
         counted = rows.take(self._builder.kept(rows))
         self.summary.source_rows += len(rows)
         self.summary.filtered += len(rows) - len(counted)
@@ -188,13 +189,14 @@ class Planner:
 
     def _doubled(self, number: int, earlier: int) -> SourceError:
         """Return the error for a row whose key an earlier one has."""
-        first, key = 1, ""
+        before, key = 0, ""
         for block in self._table.source.batches(self._spec.key):
-            rows = RowBlock(block.rows, range(first, first + block.rows.num_rows), self._spec.key)
-            if number in rows.numbers:
-                key = rows.key_of(number - first)
+            numbers = block.numbers(before)
+            if number in numbers:
+                rows = RowBlock(block.rows, numbers, self._spec.key)
+                key = rows.key_of(numbers.index(number))
                 break
-            first += len(rows)
+            before += len(numbers)
         same = f"key: rows {earlier} and {number} of the source have the same key ({key})"
         return SourceError(
             f"{same}; keys must be unique: fix the source, or add a column to `key`."

@@ -115,11 +115,14 @@ def opened_source(spec: RunSpec) -> Typed:
 
 
 def _notes(table: PreparedTable, settings: Settings) -> tuple[str, ...]:
-    """Return sentences about models that have no price and look like typos."""
+    """Return sentences about what is likely to be a mistake, such as a model without a price."""
     unpriced = [route for route in table.builder.routes if route.rates is None]
     prices = load_prices(settings.prices) if unpriced else CustomPrices()
     found = [likely_typo(route.provider.name, route.model, prices) for route in unpriced]
-    return tuple(f"model: {text}" for text in found if text is not None)
+    notes = [f"model: {text}" for text in found if text is not None]
+    if isinstance(table.builder, RequestBuilder):
+        notes += table.builder.notes(table.columns)
+    return tuple(notes)
 
 
 def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
@@ -133,6 +136,8 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     for name in _LATER_KEYS:
         if stored.get(name, ...) is None:
             del stored[name]
+    if (pilot := stored.get("pilot")) and not pilot["once"]:
+        del pilot["once"]
     facts = {"spec": stored, **table.answers.to_json()}
     content = f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}"
     for route in table.builder.routes:

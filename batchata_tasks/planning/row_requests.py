@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from batchata_tasks.common.errors import SourceError, SpecError
-from batchata_tasks.common.text import is_unicode
+from batchata_tasks.common.json_columns import is_nested
+from batchata_tasks.common.text import is_unicode, printable
 from batchata_tasks.planning.body_form import BodyForm
 from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
 from batchata_tasks.planning.fingerprint import (
@@ -21,6 +22,7 @@ from batchata_tasks.planning.fingerprint import (
     part,
     schema_part_of,
 )
+from batchata_tasks.planning.hints import literal
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
@@ -30,6 +32,8 @@ from batchata_tasks.types.request import Message, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    import pyarrow as pa
 
     from batchata_tasks.planning.row_block import RowBlock
     from batchata_tasks.pricing.price_file import CustomPrices
@@ -111,6 +115,20 @@ class RequestBuilder:
     def columns_used(self) -> list[str]:
         """Return the columns that the templates use."""
         return list(self._used)
+
+    def notes(self, columns: pa.Schema) -> list[str]:
+        """Return sentences about what is likely to be no prompt that somebody meant."""
+        notes = list[str]()
+        for _, template in self._turns:
+            nested = [name for name in template.printed if is_nested(columns.field(name).type)]
+            if nested:
+                name = nested[0] if nested[0].isidentifier() else f"row[{literal(nested[0])}]"
+                names = ", ".join(repr(printable(name)) for name in nested)
+                notes.append(
+                    f"{template.field}: {names}: objects and lists print as Python writes them, "
+                    f"such as {{'a': None}}; {{{{ {name} | tojson }}}} prints JSON"
+                )
+        return notes
 
     def kept(self, rows: RowBlock) -> Sequence[int]:
         """Return the places of the rows for which `where` holds."""

@@ -15,7 +15,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batchata_tasks.planning.hints import nearest
-from batchata_tasks.planning.nulls import NULL, TESTS_OF_NULL, dumps
+from batchata_tasks.planning.nulls import NULL, TESTS_OF_NULL, to_json
 
 _PLAIN_HOMES = frozenset({"builtins", "datetime", "decimal", "uuid", "jinja2", "batchata_tasks"})
 _CALLED = "()"  # marks the name of an attribute that is called; no name in a template has it
@@ -116,7 +116,7 @@ class TemplateSandbox(Sandbox):
         super().__init__()
         self.finalize = printable
         self.filters[_TEXT_OF] = printable
-        self.policies["json.dumps_function"] = dumps
+        self.filters["tojson"] = to_json
 
     def _generate(self, source: nodes.Template, *rest: Any, **options: Any) -> str:
         for concat in list(source.find_all(nodes.Concat)):  # a ~ b prints, too

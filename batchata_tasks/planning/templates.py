@@ -48,7 +48,8 @@ def variables(row: Mapping[str, Any]) -> dict[str, Any]:
 class RowTemplate:
     """A compiled template of one field of the spec.
 
-    `columns` are the source columns that it reads.
+    `columns` are the source columns that it reads, `printed` those of them that it prints as they
+    are, without a filter.
     """
 
     def __init__(self, field: str, text: str, columns: Iterable[str]) -> None:
@@ -72,6 +73,7 @@ class RowTemplate:
                 message += f"; {remedy}."
             raise SpecError(message) from error
         self.columns = _columns_read(field, text, tree, columns)
+        self.printed = [name for name in self.columns if name in _printed(tree)]
         # a template without columns (most system prompts) says the same for every row
         self._constant = None if self.columns else self.render({}, lambda: "every row")
         self._form = _form_of(tree, self.columns)
@@ -231,12 +233,33 @@ def _columns_read(
     return [column for column in columns if column in names]
 
 
+def _printed(tree: nodes.Template) -> set[str]:
+    """Return the names that a template prints as they are: `{{ name }}` or `{{ row["name"] }}`."""
+    printed = set[str]()
+    for output in tree.find_all(nodes.Output):
+        for node in output.nodes:
+            if isinstance(node, nodes.Name):
+                printed.add(node.name)
+            elif isinstance(node, nodes.Getitem | nodes.Getattr) and _is_row(node.node):
+                name = node.attr if isinstance(node, nodes.Getattr) else _constant(node.arg)
+                printed.add(str(name))
+    return printed
+
+
+def _is_row(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Name) and node.name == WHOLE_ROW
+
+
+def _constant(node: nodes.Node) -> object:
+    return node.value if isinstance(node, nodes.Const) else None
+
+
 def _named_items(field: str, tree: nodes.Template) -> set[str]:
     """Return the names used as `row["name"]` or `row.name`; refuse any other use of `row`."""
     named: set[str] = set()
     plain = sum(1 for n in tree.find_all(nodes.Name) if n.name == WHOLE_ROW)
     for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
-        if not (isinstance(node.node, nodes.Name) and node.node.name == WHOLE_ROW):
+        if not _is_row(node.node):
             continue
         if isinstance(node, nodes.Getattr):
             named.add(node.attr)

@@ -40,10 +40,10 @@ def source_row(spec: RunSpec, key: pa.RecordBatch) -> SourceRow:
     names = source.names()
     turns = [(turn.role, RowTemplate(turn.role, turn.content, names)) for turn in spec.turns()]
     used = [name for name in names if any(name in template.columns for _, template in turns)]
-    first = 1
+    before = 0
     for block in source.batches([*dict.fromkeys([*spec.key, *used])]):
-        numbers = range(first, first + block.rows.num_rows)
-        first += block.rows.num_rows
+        numbers = block.numbers(before)
+        before += len(numbers)
         if len(places := places_of(key, block.rows)):
             row = RowBlock(block.rows, numbers, spec.key).take(places[:1])
             values = {name: row.values(name)[0] for name in used}

@@ -126,7 +126,7 @@ class CsvTable:
     def _parsing(self) -> pacsv.ParseOptions:
         form = self._form
         return pacsv.ParseOptions(
-            delimiter=form.delimiter,
+            delimiter=form.delimiter_in(self._file.ending),
             quote_char=form.quote or False,
             newlines_in_values=form.quote is not None,
         )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import codecs
+from types import MappingProxyType
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+DELIMITERS = MappingProxyType({".csv": ",", ".tsv": "\t", ".tab": "\t"})
+"""The delimiters of files, by the endings of their names."""
 
 
 class CsvFormat(BaseModel):
@@ -13,9 +17,12 @@ class CsvFormat(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    delimiter: str = Field(
-        default=",",
-        description="The character between cells, such as `;` or a tab.",
+    delimiter: str | None = Field(
+        default=None,
+        description=(
+            "The character between cells, such as `;`; default: a comma, in .tsv and .tab files a "
+            "tab."
+        ),
         json_schema_extra={"minLength": 1, "maxLength": 1},
     )
     quote: str | None = Field(
@@ -52,9 +59,13 @@ class CsvFormat(BaseModel):
             raise ValueError(message)  # noqa: TRY004 - pydantic turns this into the spec's error
         return value
 
+    def delimiter_in(self, ending: str) -> str:
+        """Return the delimiter of a file whose name has this ending."""
+        return self.delimiter or DELIMITERS.get(ending, ",")
+
     @model_validator(mode="after")
     def _they_differ(self) -> Self:
-        if self.delimiter == self.quote:
+        if self.delimiter is not None and self.delimiter == self.quote:
             message = "`delimiter` and `quote` are the same character; change one."
             raise ValueError(message)
         names = self.header if isinstance(self.header, list) else []

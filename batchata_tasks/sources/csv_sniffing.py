@@ -10,7 +10,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from batchata_tasks.sources.csv_format import CsvFormat
+from batchata_tasks.sources.csv_format import DELIMITERS, CsvFormat
 from batchata_tasks.sources.files import found
 from batchata_tasks.sources.registry import kind_of
 from batchata_tasks.sources.source import errors_of
@@ -37,7 +37,9 @@ def sniff_csv(url: str) -> CsvFormat | None:
         if is_folder or not files or (kind_of(files[0].ending) or ("",))[0] != "csv":
             return None
         encoding = _encoding(files[0])
-        return CsvFormat(delimiter=_delimiter(_head(files[0], encoding)), encoding=encoding)
+        delimiter = _delimiter(_head(files[0], encoding))
+        is_usual = all(DELIMITERS.get(file.ending) == delimiter for file in files)
+        return CsvFormat(delimiter=None if is_usual else delimiter, encoding=encoding)
 
 
 def _encoding(file: File) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -70,6 +71,41 @@ def _kind(cell: Any) -> Any:
     return cell.__class__
 
 
+@contextmanager
+def _opened(file: File, name: str) -> Generator[Any, None, None]:
+    """Open a workbook; `name` is for people.
+
+    Raises:
+        SourceError: it cannot be read, now or while it is open.
+    """
+    try:
+        import python_calamine as calamine  # noqa: PLC0415 - it may not be installed
+    except ImportError:
+        message = (
+            f"source: {file.name} is a workbook; run `pip install "
+            "'batchata-flows[excel]'` to read such files."
+        )
+        raise SourceError(message) from None
+    try:
+        with errors_of(name), file.raw() as stream:
+            book = calamine.CalamineWorkbook.from_filelike(stream)
+        yield book
+    except calamine.CalamineError as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        message = f"source: {name} cannot be read: {reason}; save it anew."
+        raise SourceError(message) from error
+
+
+def sheet_names(file: File) -> list[str]:
+    """Return the names of a workbook's sheets, in order.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    with _opened(file, file.name) as book:
+        return list(book.sheet_names)
+
+
 class ExcelSheet:
     """A sheet of a workbook, as a Source: the first one, unless another is named."""
 
@@ -78,19 +114,9 @@ class ExcelSheet:
         self.url = file.name if options.sheet is None else f"{file.name} ({options.sheet})"
 
     @contextmanager
-    def _rows(self) -> Generator[Iterator[list[Any]], None, None]:
-        """Yield the rows of the sheet, from the first one that has anything."""
-        try:
-            import python_calamine as calamine  # noqa: PLC0415 - it may not be installed
-        except ImportError:
-            message = (
-                f"source: {self._file.name} is a workbook; run `pip install "
-                "'batchata-flows[excel]'` to read such files."
-            )
-            raise SourceError(message) from None
-        try:
-            with errors_of(self.url), self._file.raw() as stream:
-                book = calamine.CalamineWorkbook.from_filelike(stream)
+    def _rows(self) -> Generator[Iterator[tuple[int, list[Any]]], None, None]:
+        """Yield the rows of the sheet with their numbers, from the first one that has anything."""
+        with _opened(self._file, self.url) as book:
             names = book.sheet_names
             if self._sheet is not None and self._sheet not in names:
                 message = (
@@ -100,22 +126,16 @@ class ExcelSheet:
                 raise SourceError(message)
             sheet = book.get_sheet_by_name(names[0] if self._sheet is None else self._sheet)
             first = 0 if sheet.start is None else sheet.start[0]
-            rows = iter(sheet.iter_rows())
-            for _ in range(first):
-                next(rows, None)
-            yield rows
-        except calamine.CalamineError as error:
-            reason = " ".join(str(error).split())[:300].rstrip(".")
-            message = f"source: {self.url} cannot be read: {reason}; save it anew."
-            raise SourceError(message) from error
+            rows: Iterator[list[Any]] = sheet.iter_rows()
+            yield islice(enumerate(rows, 1), first, None)
 
     @cached_property
     def _columns(self) -> dict[str, tuple[int, _Kinds]]:
         """Of each column its place, and the kinds of its cells."""
         with self._rows() as rows:
-            header = next(rows, list[Any]())
+            _, header = next(rows, (0, list[Any]()))
             kinds = [_Kinds() for _ in header]
-            for number, row in enumerate(rows, 1):
+            for number, row in rows:
                 for cell, one in zip(row, kinds, strict=False):
                     if cell is not _EMPTY and cell != _EMPTY:
                         one.add(cell, number)
@@ -155,13 +175,13 @@ class ExcelSheet:
         return _TYPES[frozenset(kinds.kinds)]
 
     def batches(self, columns: list[str]) -> Iterator[Block]:
-        """See Source. Rows without any cell are none; numbers count them."""
+        """See Source. Rows without any cell are none; numbers are those that Excel shows."""
         schema = self.schema(columns)
         places = [self._columns[name][0] for name in columns]
         with self._rows() as rows:
             next(rows, None)
             waiting, first = list[list[Any]](), 1
-            for number, row in enumerate(rows, 1):
+            for number, row in rows:
                 if any(cell != _EMPTY for cell in row):
                     first = first if waiting else number
                     waiting.append([row[place] for place in places])

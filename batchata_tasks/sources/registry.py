@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources.csv import CsvTable
+from batchata_tasks.sources.csv_format import DELIMITERS
 from batchata_tasks.sources.excel import ENDINGS, ExcelSheet
 from batchata_tasks.sources.jsonl import JsonLines
 from batchata_tasks.sources.parquet import ParquetTable
@@ -44,7 +45,7 @@ class _Kind:
 
 
 _KINDS = [
-    _Kind("csv", (".csv",), CsvTable),
+    _Kind("csv", tuple(DELIMITERS), CsvTable),
     _Kind("jsonl", (".jsonl", ".ndjson"), JsonLines),
     _Kind("parquet", (".parquet", ".pq"), ParquetTable),
     _Kind("workbook", ENDINGS, ExcelSheet),

@@ -1,7 +1,8 @@
 """The seam to where rows come from: what a source offers, and the words for a value that is wrong.
 
 A source is read several times (names, types, then the rows), and only for the columns that are
-wanted. Rows are numbered from 1 in each file, without the header of a CSV file.
+wanted. Rows are numbered from 1 in each file, without the header of a CSV file; those of a workbook
+as it numbers them itself.
 """
 
 from __future__ import annotations
@@ -33,10 +34,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows in a run, at most 8,192, and where the first of them stands."""
+    """Some rows in a run, at most 8,192, and where the first of them stands.
+
+    `number` is the first one's number for people, if they know its rows by other numbers than by
+    counting them through the table.
+    """
 
     rows: pa.RecordBatch
     place: Place
+    number: int | None = None
+
+    def numbers(self, before: int) -> range:
+        """Return the numbers of its rows; `before` is how many rows came before them."""
+        first = before + 1 if self.number is None else self.number
+        return range(first, first + self.rows.num_rows)
 
 
 class Source(Protocol):

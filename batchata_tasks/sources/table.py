@@ -127,7 +127,9 @@ class Table:
                     rows = self._fitted(block, part, schema)
                 for start in range(0, rows.num_rows, BATCH_ROWS):
                     place = Place(block.place.file, block.place.row + start)
-                    yield Block(rows.slice(start, BATCH_ROWS), place)
+                    # rows of several files are counted through
+                    number = place.row if len(self._parts) == 1 else None
+                    yield Block(rows.slice(start, BATCH_ROWS), place, number)
 
     def _fitted(self, block: Block, part: Part, schema: pa.Schema) -> pa.RecordBatch:
         """Return a block of a file in the columns and types of the table."""

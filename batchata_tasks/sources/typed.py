@@ -93,7 +93,8 @@ class Typed:
         schema = self.schema(columns)
         for block in self._source.batches(columns):
             arrays = [_converted(block.rows.column(f.name), f, block.place) for f in schema]
-            yield Block(pa.RecordBatch.from_arrays(arrays, schema=schema), block.place)
+            rows = pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield Block(rows, block.place, block.number)
 
     def values(self, column: str) -> Iterator[pa.Array]:
         """Yield one column in its type of tonight, in blocks of rows."""

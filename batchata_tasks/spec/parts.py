@@ -84,6 +84,13 @@ class Pilot(BaseModel):
     max_cost_per_row_usd: Number | None = Field(
         None, ge=0, description="Most that one of them may cost on average."
     )
+    once: bool = Field(
+        default=False,
+        description=(
+            "Whether runs go without it once rows have landed with this prompt, model and "
+            "response model that keep to it."
+        ),
+    )
 
 
 def _none_if_false(value: object) -> object:
@@ -95,5 +102,5 @@ PilotOrNone = Annotated[
     Pilot | None,
     BeforeValidator(_none_if_false, json_schema_input_type=Pilot | Literal[False] | None),
 ]
-DEFAULT_PILOT = Pilot(rows=20, max_invalid_share=0.5, max_cost_per_row_usd=None)
+DEFAULT_PILOT = Pilot(rows=20, max_invalid_share=0.5, max_cost_per_row_usd=None, once=True)
 """The pilot of a table's spec that limits costs in no way, unless it says `pilot: false`."""

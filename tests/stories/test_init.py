@@ -19,6 +19,7 @@ from tests.support.commands import batchata, start
 from tests.support.paths import ROOT
 from tests.support.table import MODELS
 from tests.support.waiting import until
+from tests.support.workbook import write_workbook
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +79,7 @@ TABLES = {
         ['{"id": 1, "meta": {"a": 1}, "mixed": 1}', '{"id": 2, "meta": null, "mixed": "x"}'],
         name="table.jsonl",
     ),
+    "tabs by its name": lambda folder: text(folder, ["id\ttext", "1\ta,b"], name="table.tsv"),
     "two bytes a character": lambda folder: text(folder, ["id\ttext", "1\tä", "2\tö"], "utf-16"),
     "key of two columns": lambda folder: text(folder, ["order,line,text", "1,1,x", "1,2,x"]),
     "bars, compressed in name only once": lambda folder: text(folder, ["id|text", "1|a,b", "2|c"]),
@@ -140,6 +142,7 @@ def test_what_the_spec_says(tmp_path: Path) -> None:
     spec = yaml.safe_load(written)
     assert spec["csv"] == {"delimiter": ";", "encoding": "cp1252"}
     assert (spec["key"], spec["cost_limit_usd"], spec["pilot"]["rows"]) == ("Kunden Nr", 1.0, 20)
+    assert spec["pilot"]["once"] is True
     assert "_status" not in spec["columns"]
     assert "answer_category: str" in (tmp_path / "models.py").read_text()
     deployments = yaml.safe_load((tmp_path / "prefect.yaml").read_text())["deployments"]
@@ -148,6 +151,66 @@ def test_what_the_spec_says(tmp_path: Path) -> None:
     ours = (ROOT / "deployments/automations.yaml").read_text()
     assert yaml.safe_load(automations) == yaml.safe_load(ours)
     assert "deployments/" not in automations
+
+
+@pytest.mark.usefixtures("emulator")
+def test_objects_and_lists_are_printed_as_json(tmp_path: Path) -> None:
+    """A model reads JSON, and lists of plain values with commas, never what Python writes."""
+    rows = [{"who": {"name": "Ä'b", "born": None}}, {"who": {"name": "c", "born": 3}}]
+    columns = {"id": ["1", "2"], "tags": [["x", "y"]] * 2, "order": rows, "lines": [rows, []]}
+    assert init(tmp_path, parquet(tmp_path, columns)).returncode == 0
+    sampled = batchata("plan", "table.yaml", "--sample", "1", cwd=tmp_path)
+    assert "tags: x, y" in sampled.stdout
+    person = '{"name": "Ä\'b", "born": null}'
+    assert f'order: {{"who": {person}}}' in sampled.stdout
+    assert f'lines: [{{"who": {person}}}' in sampled.stdout
+    assert "Note" not in sampled.stdout
+    spec = tmp_path / "table.yaml"
+    spec.write_text(spec.read_text().replace("order | tojson", "order"))
+    planned = batchata("plan", "table.yaml", cwd=tmp_path)
+    assert "{{ order | tojson }} prints JSON" in " ".join(planned.stdout.split())
+
+
+@pytest.mark.usefixtures("emulator")
+def test_a_second_nights_rows_go_without_a_pilot(tmp_path: Path) -> None:
+    """The draft's pilot is sent once for a prompt: later, more than 20 rows are one batch."""
+    lines = [f"{i},text {i}" for i in range(50)]
+    assert init(tmp_path, text(tmp_path, ["id,text", *lines[:25]])).returncode == 0
+    planned = batchata("plan", "table.yaml", cwd=tmp_path)
+    assert "20 rows first" in planned.stdout
+    assert batchata("run", "table.yaml", "--direct", cwd=tmp_path).returncode == 0
+    text(tmp_path, ["id,text", *lines])
+    planned = batchata("plan", "table.yaml", cwd=tmp_path)
+    assert "25 requests in 1 batch" in planned.stdout
+    assert "20 rows first" not in planned.stdout
+
+
+@pytest.mark.usefixtures("emulator")
+def test_a_workbook(tmp_path: Path) -> None:
+    """Its sheets are listed, `--sheet` takes another one, cells of several types are texts."""
+    pytest.importorskip("python_calamine")
+    rows = [["id", "size", "text"], ["a", 7, "x"], [], ["b", "L", "y"], ["b", "M", "z"]]
+    sheets = {"Readme": [["id", "text"]], "My rows": rows}
+    write_workbook(tmp_path / "table.xlsx", sheets)
+    assert "rows 4 and 5 have the same value" in refused(
+        tmp_path, "table.xlsx", "--sheet", "My rows", "--key", "id"
+    )
+    write_workbook(tmp_path / "table.xlsx", {**sheets, "My rows": rows[:4]})
+    first = init(tmp_path, "table.xlsx")
+    assert "Sheets: Readme, My rows. This is Readme; --sheet names another." in first.stdout
+    second = init(tmp_path, "table.xlsx", "--sheet", "My rows")
+    assert second.returncode == 0, second.stderr
+    spec = yaml.safe_load((tmp_path / "table-My-rows.yaml").read_text())
+    assert spec["source"] == {"file": "table.xlsx", "sheet": "My rows"}
+    assert spec["types"] == {"size": "str"}
+    sampled = batchata("plan", "table-My-rows.yaml", "--sample", "2", cwd=tmp_path)
+    assert "size: 7" in sampled.stdout, sampled.stderr
+    write_workbook(tmp_path / "table.xlsx", sheets)
+    planned = batchata("plan", "table-My-rows.yaml", cwd=tmp_path)
+    assert "rows 4 and 5 of the source have the same key (id='b')" in planned.stderr
+    assert "has no sheet 'Nope'; it has: Readme, My rows" in refused(
+        tmp_path, "table.xlsx", "--sheet", "Nope", "--name", "other"
+    )
 
 
 QUERY = "SELECT id, text AS said FROM 'table.csv'\nWHERE text <> 'z'"
@@ -209,10 +272,16 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     """A second spec in a folder leaves the first one's files, and works beside them."""
     (tmp_path / ".gitignore").write_text("mine\n")
     table = text(tmp_path, ["id,text", "1,x"])
-    assert "add to it: /out/table/" in init(tmp_path, table).stdout
-    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert "added to it: /out/table/" in init(tmp_path, table).stdout
+    before = {
+        path: path.read_bytes()
+        for path in tmp_path.iterdir()
+        if path.is_file() and path.name != ".gitignore"
+    }
     second = init(tmp_path, table, "--name", "second.one")
     assert second.returncode == 0, second.stderr
+    ignored = (tmp_path / ".gitignore").read_text().splitlines()
+    assert ignored == ["mine", "/out/table/", ".env", ".venv/", "__pycache__/", "/out/second.one/"]
     assert "models.py was there and stays as it is: see models_second_one.py." in second.stdout
     assert {path: path.read_bytes() for path in before} == before
     assert batchata("plan", "second.one.yaml", cwd=tmp_path).returncode == 0

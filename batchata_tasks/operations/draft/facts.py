@@ -13,16 +13,17 @@ import pyarrow as pa
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.errors import SourceError, SpecError
-from batchata_tasks.common.json_columns import is_json, type_name
+from batchata_tasks.common.json_columns import is_nested, type_name
 from batchata_tasks.common.text import printable
 from batchata_tasks.common.validation import describe_error, first_error
 from batchata_tasks.planning.values import python_values
 from batchata_tasks.sources.csv_sniffing import sniff_csv
-from batchata_tasks.sources.forms import TableSource
+from batchata_tasks.sources.excel import ENDINGS, sheet_names
+from batchata_tasks.sources.files import found
+from batchata_tasks.sources.forms import SheetSource, TableSource
 from batchata_tasks.sources.opening import open_source
-from batchata_tasks.sources.source import ReadOptions
+from batchata_tasks.sources.source import ReadOptions, errors_of
 from batchata_tasks.sources.typed import Typed
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Column:
     @property
     def is_nested(self) -> bool:
         """Whether its values are lists or objects."""
-        return is_json(self.kind) or is_list(self.kind) or pa.types.is_nested(self.kind)
+        return is_nested(self.kind)
 
     @property
     def is_plain(self) -> bool:
@@ -91,12 +92,18 @@ class Column:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """A table as a draft sees it. `unread` are columns whose values go into no one type."""
+    """A table as a draft sees it.
+
+    `unread` are columns whose values go into no one type, so that no spec can use them; `types` has
+    those of a workbook, which are read as texts. `sheets` are the names of a workbook's sheets.
+    """
 
     source: Typed
     csv: CsvFormat | None
     columns: list[Column]
     unread: list[str]
+    types: dict[str, str]
+    sheets: list[str]
 
     @property
     def names(self) -> list[str]:
@@ -116,14 +123,19 @@ class TableFacts:
         return rows, found
 
 
-def source_of(text: str) -> str | Form:
+def source_of(text: str, sheet: str | None = None) -> str | Form:
     """Return a source as a command is given it: as a spec has it, a query as `{sql: SELECT …}`.
+
+    `sheet` is that of a workbook.
 
     Raises:
         SpecError: it has the form of none.
     """
     if not text.lstrip().startswith("{") or Path(text).exists():
-        return text
+        return text if sheet is None else SheetSource(file=text, sheet=sheet)
+    if sheet is not None:
+        message = "--sheet: only a workbook has sheets; leave it out."
+        raise SpecError(message)
     try:
         return TypeAdapter[Any](TableSource).validate_python(yaml.safe_load(text))
     except yaml.YAMLError as error:
@@ -141,20 +153,36 @@ def look_at(table: str | Form) -> TableFacts:
         SourceError: it does not exist, has no columns, or cannot be read.
     """
     form = sniff_csv(table) if isinstance(table, str) else None
+    sheets = _sheets(table)
     source = Typed(open_source(table, ReadOptions(csv=form)))
     names = source.names()
     if not names:
         message = f"source: {table} has no columns: it is empty, or a folder without Parquet files."
         raise SourceError(message)
     try:
-        return TableFacts(source, form, _columns(source, names), [])
+        return TableFacts(source, form, _columns(source, names), [], {}, sheets)
     except SourceError:
         # others than those that a spec uses may hold anything
         read = [name for name in names if _can_be_read(source, name)]
+        unread = [name for name in names if name not in read]
+        if sheets:
+            types = dict.fromkeys(unread, "str")
+            source = Typed(open_source(table, ReadOptions(types=types)))
+            return TableFacts(source, form, _columns(source, names), [], types, sheets)
         if not read:
             raise
-        unread = [name for name in names if name not in read]
-        return TableFacts(source, form, _columns(source, read), unread)
+        return TableFacts(source, form, _columns(source, read), unread, {}, sheets)
+
+
+def _sheets(table: str | Form) -> list[str]:
+    """Return the names of the sheets of a table that is a workbook; none of any other."""
+    url = table.file if isinstance(table, SheetSource) else table
+    if not isinstance(url, str):
+        return []
+    with errors_of(url):
+        files, is_folder = found(url)
+    is_workbook = bool(files) and not is_folder and files[0].ending in ENDINGS
+    return sheet_names(files[0]) if is_workbook else []
 
 
 def _can_be_read(source: Typed, name: str) -> bool:
@@ -170,7 +198,7 @@ def _columns(source: Typed, names: list[str]) -> list[Column]:
     block = next(islice(source.batches(names), 1), None)
     if block is None:
         return [Column(field.name, field.type, []) for field in schema]
-    numbers = range(1, block.rows.num_rows + 1)
+    numbers = block.numbers(0)
     return [
         Column(field.name, field.type, python_values(block.rows, field.name, numbers))
         for field in schema

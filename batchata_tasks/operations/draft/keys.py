@@ -19,8 +19,6 @@ from batchata_tasks.planning.key_arrays import Keys, SourceKeys
 from batchata_tasks.planning.values import python_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from batchata_tasks.operations.draft.facts import Column, TableFacts
 
 TAKEN = frozenset((*META_FIELDS.names, *SYSTEM_FIELDS.names))
@@ -125,15 +123,16 @@ def _flaw(table: TableFacts, key: list[str], *, blanks: bool = False) -> str | N
     with TemporaryDirectory() as folder:
         keys = SourceKeys(Path(folder) / "keys.bin")
         try:
-            first = 1
-            for rows in _rows(table, key):
+            before = 0
+            for block in table.source.batches(key):
+                numbers = block.numbers(before)
                 for name in key:
-                    values = python_values(rows, name, range(first, first + rows.num_rows))
-                    if place := _first_blank(values, blanks=blanks):
-                        return f"{printable(name)!r} is null in row {first + place - 1}"
-                numbers = range(first, first + rows.num_rows)
-                keys.add(Keys.of(key_digests(keys_of(rows, key))), numbers)
-                first += rows.num_rows
+                    values = python_values(block.rows, name, numbers)
+                    if (place := _first_blank(values, blanks=blanks)) is not None:
+                        return f"{printable(name)!r} is null in row {numbers[place]}"
+                if numbers:
+                    keys.add(Keys.of(key_digests(keys_of(block.rows, key))), numbers)
+                before += len(numbers)
             double = keys.first_double()
         finally:
             keys.close()
@@ -143,13 +142,7 @@ def _flaw(table: TableFacts, key: list[str], *, blanks: bool = False) -> str | N
     return f"rows {earlier} and {later} have the same value; name a column more (--key, again)"
 
 
-def _rows(table: TableFacts, key: list[str]) -> Iterator[pa.RecordBatch]:
-    for block in table.source.batches(key):
-        if block.rows.num_rows:
-            yield block.rows
-
-
 def _first_blank(values: list[object], *, blanks: bool) -> int | None:
-    """Return the number, from 1, of the first value that is missing."""
+    """Return the place of the first value that is missing."""
     missing = (None, "") if blanks else (None,)
-    return next((i for i, value in enumerate(values, 1) if value in missing), None)
+    return next((i for i, value in enumerate(values) if value in missing), None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.errors import InputError
+from batchata_tasks.common.json_columns import is_nested
 from batchata_tasks.common.text import printable
 from batchata_tasks.operations.draft.keys import only_identifies
 from batchata_tasks.planning.hints import literal
@@ -56,8 +57,10 @@ def _by_content(table: TableFacts, key: list[str]) -> list[Column]:
 def _reference(column: Column, names: list[str]) -> str | None:
     """Return what stands for a column in a template; None if nothing can."""
     quoted = f"row[{literal(column.name)}]"
-    joined = ' | join(", ")' if is_list(column.kind) else ""
-    tried = [f"{{{{ {name}{joined} }}}}" for name in (column.name, quoted)]
+    is_flat = is_list(column.kind) and not is_nested(column.kind.value_type)
+    # an object would print as Python writes it
+    way = ' | join(", ")' if is_flat else " | tojson" if column.is_nested else ""
+    tried = [f"{{{{ {name}{way} }}}}" for name in (column.name, quoted)]
     return next((text for text in tried if _works(text, column, names)), None)
 
 

@@ -49,6 +49,7 @@ class SpecDraft:
             "name": self.name,
             "source": self.source,
             "csv": form or None,
+            "types": table.types or None,
             "key": self.key[0] if len(self.key) == 1 else self.key,
             "model": self.model,
             "system": self.system,
@@ -58,7 +59,7 @@ class SpecDraft:
             "on_null": "pass" if self.with_nulls else None,
             "output": self.output,
             "columns": self.carried or None,
-            "pilot": {"rows": PILOT_ROWS, "max_invalid_share": 0.2},
+            "pilot": {"rows": PILOT_ROWS, "max_invalid_share": 0.2, "once": True},
             "cost_limit_usd": COST_LIMIT_USD,
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -88,13 +89,14 @@ def _comments(draft: SpecDraft, table: TableFacts) -> dict[str, str]:
     return {
         "source": "a path from the folder in which you run",
         "csv": "as its first bytes look" if table.csv else "",
+        "types": "their cells are of several types, and read as the texts that they show",
         "key": f"unique and never null in all {rows}" if draft.rows else "there are no rows yet",
         "model": "the provider follows from it",
         "response_model": "what an answer looks like: each field becomes a column",
         "max_tokens": "the cap on one answer",
         "on_null": f"{nulls}: null in some rows, and prints nothing then",
         "columns": "carried along from the table",
-        "pilot": "these rows go first; the rest only if they turn out well",
+        "pilot": "these rows go first, the rest if they turn out well; once for a prompt and model",
         "cost_limit_usd": "hard, for one run, in US dollars",
     }
 

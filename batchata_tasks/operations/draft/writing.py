@@ -25,6 +25,7 @@ from batchata_tasks.operations.draft.spec_file import SpecDraft, spec_text
 from batchata_tasks.pricing.lookup import batch_rates, unpriced
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_name, provider_type
+from batchata_tasks.sources.forms import SheetSource
 from batchata_tasks.sources.opening import files_of
 from batchata_tasks.spec.json_schema import NAME as SCHEMA
 from batchata_tasks.spec.json_schema import PATH as SCHEMA_PATH
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _GLOB = re.compile(r"[*?\[]")
 _PREFECT = "prefect.yaml"
+_IGNORE = ".gitignore"
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,22 @@ class Wanted:
 
 @dataclass
 class Draft:
-    """The files of a draft, by their names, and what is to be said about those that existed."""
+    """The files of a draft, by their names, and what is to be said about those that existed.
+
+    `ignored` are lines that the .gitignore which is there lacks.
+    """
 
     spec: str
     files: dict[str, str] = field(default_factory=dict[str, str])
+    ignored: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
 
 
 def default_name(table: str | Form) -> str:
     """Return the name of a spec for a table: that of its file or folder."""
+    if isinstance(table, SheetSource):
+        sheet = re.sub(r"[^A-Za-z0-9_-]+", "-", table.sheet).strip("-_")
+        return f"{default_name(table.file)}-{sheet}"[:100].rstrip("-") if sheet else "sheet"
     if not isinstance(table, str):
         return "query"
     parts = PurePosixPath(table.rstrip("/")).parts or ("table",)
@@ -109,7 +118,7 @@ def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
 
 
 def write(drafted: Draft, folder: Path) -> None:
-    """Write the files of a draft: all of them, or none.
+    """Write the files of a draft: all of them, or none; then add to the .gitignore that is there.
 
     Raises:
         StorageError: the storage refuses.
@@ -127,7 +136,19 @@ def write(drafted: Draft, folder: Path) -> None:
             unless_all.callback(path.unlink)
             with stream:
                 stream.write(text)
+        _add_lines(folder / _IGNORE, drafted.ignored)
         unless_all.pop_all()
+
+
+def _add_lines(path: Path, lines: list[str]) -> None:
+    """Add lines to the end of a text, with the line ends that it has."""
+    if not lines:
+        return
+    text = path.read_bytes()
+    end = b"\r\n" if b"\r\n" in text else b"\n"
+    missing = b"" if not text or text.endswith(b"\n") else end
+    with path.open("ab") as stream:
+        stream.write(missing + b"".join(line.encode() + end for line in lines))
 
 
 def _check_model(model: str, settings: Settings) -> None:
@@ -194,6 +215,8 @@ def _from_folder(table: str | Form, folder: Path) -> str | dict[str, Any]:
         SpecError: a query names files from another folder.
     """
     is_here = folder.resolve() == Path.cwd()
+    if isinstance(table, SheetSource):
+        return {"file": _from_folder(table.file, folder), "sheet": table.sheet}
     if not isinstance(table, str):
         if files_of(table) and not is_here:
             message = (
@@ -210,7 +233,7 @@ def _from_folder(table: str | Form, folder: Path) -> str | dict[str, Any]:
 
 def _add_shared(drafted: Draft, wanted: Wanted) -> None:
     """Add the files that all specs of a folder share, unless they are there."""
-    schema, ignore = wanted.folder / SCHEMA, wanted.folder / ".gitignore"
+    schema, ignore = wanted.folder / SCHEMA, wanted.folder / _IGNORE
     lines, text = ignored(wanted.output), SCHEMA_PATH.read_text(encoding="utf-8")
     if not (wanted.folder / AUTOMATIONS).exists():
         drafted.files[AUTOMATIONS] = automations_text()
@@ -222,8 +245,9 @@ def _add_shared(drafted: Draft, wanted: Wanted) -> None:
                 f"{SCHEMA} is of another version; `batchata schema > {SCHEMA}` writes it anew."
             )
         if not ignore.exists():
-            drafted.files[".gitignore"] = "\n".join(lines) + "\n"
+            drafted.files[_IGNORE] = "\n".join(lines) + "\n"
             return
-        known = ignore.read_text(encoding="utf-8", errors="replace").splitlines()
-    if missing := [line for line in lines if line not in known]:
-        drafted.notes.append(f".gitignore was there; add to it: {'  '.join(missing)}")
+        known = {*map(str.strip, ignore.read_text("utf-8", errors="replace").splitlines())}
+    drafted.ignored = [line for line in lines if line not in known]
+    if drafted.ignored:
+        drafted.notes.append(f".gitignore was there; added to it: {'  '.join(drafted.ignored)}")

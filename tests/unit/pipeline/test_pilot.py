@@ -313,6 +313,40 @@ def test_rows_that_landed_stand_for_the_default_pilot(many: Table) -> None:
     assert preview(many.spec(pilot=None, max_tokens=201)).summary.pilot == 20
 
 
+ONCE = {"rows": 4, "max_invalid_share": 0.25, "once": True}
+
+
+def test_a_pilot_that_is_sent_once(claude: Table) -> None:
+    """Rows that landed and kept to it stand for it; another prompt has a pilot again."""
+    claude.run(pilot=ONCE, limit=5)
+    assert sizes(claude) == [4, 1]
+    assert preview(claude.spec(pilot=ONCE)).summary.pilot == 0
+    assert preview(claude.spec(pilot={**ONCE, "once": False})).summary.pilot == 4
+    assert preview(claude.spec(pilot=ONCE, system="Say it.")).summary.pilot == 4
+    claude.run(pilot=ONCE)
+    assert sizes(claude) == [4, 1, 7]
+    check(claude)
+
+
+@pytest.mark.parametrize(
+    ("bad", "pilot"),
+    [
+        (["row 1", "row 2"], {}),
+        ([], {"max_cost_per_row_usd": 0.0000001}),
+        (["row 0", "row 1", "row 2", "row 3"], {"max_invalid_share": None}),
+    ],
+    ids=["too many bad ones", "too dear", "none usable"],
+)
+def test_rows_that_do_not_stand_for_a_pilot(
+    claude: Table, bad: list[str], pilot: dict[str, Any]
+) -> None:
+    """Rows that landed and did not keep to a pilot leave it to be sent."""
+    for row in bad:
+        claude.emulator.control.faults(kind="request_refusal", contains=row)
+    claude.run(limit=4)
+    assert preview(claude.spec(pilot={**ONCE, **pilot})).summary.pilot == 4
+
+
 def test_rows_that_failed_do_not_stand_for_the_default_pilot(many: Table) -> None:
     """If most rows that landed are not usable, the pilot is sent."""
     many.emulator.control.faults(kind="request_refusal", contains="row 1")

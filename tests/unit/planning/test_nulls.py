@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -73,6 +75,30 @@ def test_a_template_sees_a_null(text: str, expected: str) -> None:
 def test_a_null_within_a_value_is_one_too(text: str, expected: str) -> None:
     """In lists and objects the rules are the same; where these are printed whole, it is None."""
     assert rendered(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"b": "Größe <1 & 'x'", "a": 1}, '{"b": "Größe <1 & \'x\'", "a": 1}'),
+        (
+            [date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC), Decimal("1.10")],
+            '["2026-01-02", "2026-01-02T00:00:00+00:00", "1.10"]',
+        ),
+    ],
+)
+def test_json_is_written_for_a_model(value: object, expected: str) -> None:
+    """`| tojson` writes letters as they are, in the order of the row, and times as texts."""
+    template = RowTemplate("prompt", "{{ v | tojson }}", ["v"])
+    assert template.render(variables(shown({"v": value}, ["v"])), lambda: "a row") == expected
+
+
+def test_json_that_there_is_not() -> None:
+    """What JSON has no text for is refused, and an indent is heeded."""
+    template = RowTemplate("prompt", "{{ v | tojson(2) }}", ["v"])
+    assert template.render({"v": [1]}, lambda: "a row") == "[\n  1\n]"
+    with pytest.raises(SourceError, match="bytes is not JSON; print it by itself"):
+        template.render({"v": [b"x"]}, lambda: "a row")
 
 
 @pytest.mark.parametrize(

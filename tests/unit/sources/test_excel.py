@@ -80,13 +80,13 @@ def test_cells_are_what_excel_shows(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("calamine")
 def test_titles_and_blank_rows(tmp_path: Path) -> None:
-    """The first row that has anything names the columns; blank rows are none, and are counted."""
+    """The first row that has anything names the columns; numbers are those that Excel shows."""
     rows: list[list[object]] = [["id", 2026, None], [1, "a"], [], [None, None], [2, "b"], []]
     path = book(tmp_path, *rows, first_row=4)
     source = open_source(str(path))
     assert source.names() == ["id", "2026"]
     blocks = list(source.batches(["id"]))
-    assert [(b.place.row, b.rows.column("id").to_pylist()) for b in blocks] == [(1, [1]), (4, [2])]
+    assert [(b.place.row, b.rows.column("id").to_pylist()) for b in blocks] == [(5, [1]), (8, [2])]
 
 
 @pytest.mark.usefixtures("calamine")
@@ -145,10 +145,10 @@ def test_a_workbook_elsewhere(tmp_path: Path) -> None:
     [
         ([["id", "id"], [1, 2]], {}, "the column B has a name twice ('id') in its first row"),
         ([["id", None], [1, 2]], {}, "the column B has no name in its first row; give each"),
-        ([["id"], ["a"], [1]], {}, "row 2: the column 'id' is text, and this value is a number"),
-        ([["id"], [True], [1]], {}, "row 2: the column 'id' is a truth"),
+        ([["id"], ["a"], [1]], {}, "row 3: the column 'id' is text, and this value is a number"),
+        ([["id"], [True], [1]], {}, "row 3: the column 'id' is a truth"),
         ([["id"], [1], [NOON]], {}, "and this value is a date"),
-        ([["id"], [1.5]], {"id": "int"}, "row 1: the column 'id' is given as int"),
+        ([["id"], [1.5]], {"id": "int"}, "row 2: the column 'id' is given as int"),
         ([["id"], ["x"]], {"id": "datetime"}, "is given as datetime, and this value is no date"),
         ([["id"], [1]], {"nope": "int"}, "types: the source has no column 'nope'; it has: id"),
     ],

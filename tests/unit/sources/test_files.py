@@ -270,6 +270,19 @@ def test_csv_files_of_other_kinds(tmp_path: Path, encoding: str, delimiter: str)
     assert rows(tmp_path / "t.csv", options=ReadOptions(csv=form)) == expected
 
 
+@pytest.mark.parametrize("name", ["t.tsv", "t.tab", "t.tsv.gz", "T.TSV"])
+def test_files_with_tabs_by_their_names(tmp_path: Path, name: str) -> None:
+    """A .tsv file is a CSV file with tabs, unless the spec says otherwise; it joins others."""
+    text = b"id\ttext\n1\tx,y\n"
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    typed = ReadOptions({"id": "int"})
+    assert rows(tmp_path / name, options=typed) == [{"id": 1, "text": "x,y"}]
+    with_bars = ReadOptions(csv=CsvFormat(delimiter="|"))
+    assert rows(tmp_path / name, options=with_bars) == [{"id\ttext": "1\tx,y"}]
+    (tmp_path / "u.csv").write_text("id,text\n2,z\n")
+    assert [row["id"] for row in rows(tmp_path / "*")] == ["1", "2"]
+
+
 def test_csv_files_without_a_header(tmp_path: Path) -> None:
     """The first row is a row: its columns are named by the spec, or counted."""
     (tmp_path / "t.csv").write_text('1,"a\n2,b\n')
