@@ -8,12 +8,14 @@ from uuid import UUID  # noqa: TC003 - Prefect reads a flow's annotations
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State  # noqa: TC002 - as above
 from prefect.exceptions import ObjectNotFound
 
-from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.errors import InputError, SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown
+from batchata_tasks.flows.refused import refused
 from batchata_tasks.operations import cancel as cancelling
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
@@ -23,7 +25,7 @@ from batchata_tasks.spec.loading import overridden, parse_spec
 @flow(name="cancel", validate_parameters=True)
 def cancel(
     spec: EnrichmentSpec | str | None = None, flow_run_id: UUID | None = None
-) -> dict[str, Any]:
+) -> dict[str, Any] | State[Any]:
     """Cancel the open batches of a spec and land what ran.
 
     Args:
@@ -31,10 +33,13 @@ def cancel(
         flow_run_id: the run of the flow `enrich` whose spec is meant, whatever `spec` says; for
             automations on cancelled runs.
     """
-    loaded = overridden(
-        _spec_of(flow_run_id) if flow_run_id is not None or spec is None else spec, {}
-    )
-    cancelled = cancelling.cancel(loaded, Settings(), LineProgress(get_run_logger().info))
+    try:
+        loaded = overridden(
+            _spec_of(flow_run_id) if flow_run_id is not None or spec is None else spec, {}
+        )
+        cancelled = cancelling.cancel(loaded, Settings(), LineProgress(get_run_logger().info))
+    except InputError as error:
+        return refused(error)
     create_markdown_artifact(
         markdown=markdown(f"cancel {loaded.name}", cancelled.lines()),
         key="cancel",

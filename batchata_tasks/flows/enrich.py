@@ -14,12 +14,13 @@ from prefect.events import emit_event
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
-from batchata_tasks.common.errors import AlreadyRunningError, LeaseError
+from batchata_tasks.common.errors import AlreadyRunningError, InputError, LeaseError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.flows.names import is_drawn
+from batchata_tasks.flows.refused import refused
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline import enrich as pipeline
 from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
@@ -82,11 +83,11 @@ def enrich(
         retry_failed: send rows again that failed for good or used up their attempts.
         take_over: the dataset may be filled by another spec, which this one replaces from now on.
     """
-    wanted, settings = overridden(spec, overrides or {}), Settings()
     options = Options(refresh_mark(refresh), retry_failed, take_over)
     progress = listener() or LineProgress(get_run_logger().info)
     name = f"flow run {flow_run.id}"
     try:
+        wanted, settings = overridden(spec, overrides or {}), Settings()
         receipt = _when_free(
             # prepared anew each time: the source may have changed while the dataset was held
             lambda: pipeline.run_prepared(
@@ -95,6 +96,8 @@ def enrich(
             name,
             progress,
         )
+    except InputError as error:
+        return refused(error)
     except AlreadyRunningError as error:
         data = {"result": "already_running", "holder": error.holder, "error": str(error)}
         return Completed(

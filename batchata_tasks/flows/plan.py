@@ -6,9 +6,12 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
 
+from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown, slug
+from batchata_tasks.flows.refused import refused
 from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.plan import preview
@@ -24,7 +27,7 @@ def plan(
     refresh: bool = False,  # noqa: FBT001, FBT002 - see above
     retry_failed: bool = False,  # noqa: FBT001, FBT002 - see above
     take_over: bool = False,  # noqa: FBT001, FBT002 - see above
-) -> dict[str, Any]:
+) -> dict[str, Any] | State[Any]:
     """Tell what a run would send, why, and what it would cost. Sends nothing, spends nothing.
 
     Args:
@@ -35,7 +38,10 @@ def plan(
         take_over: the dataset may be filled by another spec, which a run would replace.
     """
     options = Options(refresh_mark(refresh), retry_failed, take_over)
-    report = preview(overridden(spec, overrides or {}), Settings(), options)
+    try:
+        report = preview(overridden(spec, overrides or {}), Settings(), options)
+    except InputError as error:
+        return refused(error)
     name, what = report.spec.name, "What a run would do and cost."
     create_markdown_artifact(
         markdown=markdown(f"plan {name}", report.lines()),

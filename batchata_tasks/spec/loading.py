@@ -22,9 +22,13 @@ from batchata_tasks.spec.yaml_text import parse_yaml
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_NULLS = ("", "~", "null", "Null", "NULL")
+
 
 def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec:
-    """Read a spec from YAML or JSON and apply `key=value` overrides (values are YAML).
+    """Read a spec from YAML or JSON and apply `key=value` overrides.
+
+    Values are YAML, those of keys that are texts are taken as they stand.
 
     Raises:
         SpecError: the file cannot be read, or a key is unknown, missing or invalid.
@@ -88,12 +92,35 @@ def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
         if not sign:
             message = f"--set {pair}: write it as key=value, for example --set limit=20."
             raise SpecError(message)
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            message = f"--set {key}: the value is not valid YAML: {' '.join(str(error).split())}"
-            raise SpecError(message) from error
+        values[key.strip()] = _value(key.strip(), text)
     return values
+
+
+def _value(key: str, text: str) -> Any:
+    """Return the value of an override: YAML, but a text as it stands if the key is one.
+
+    A template or a condition would be read as a mapping or a comment. What is in quotes, and the
+    words for null, are YAML there, too.
+    """
+    is_plain = text.strip() not in _NULLS and not text.strip().startswith(("'", '"'))
+    if is_plain and _is_text(key):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        message = (
+            f"--set {key}: {text!r:.80} is not valid YAML ({problem}); write a value as in the "
+            "spec, a text in quotes."
+        )
+        raise SpecError(message) from error
+
+
+def _is_text(key: str) -> bool:
+    """Whether a key of a spec is a text."""
+    field = EnrichmentSpec.model_fields.get(key)
+    kind: Any = None if field is None else field.annotation
+    return kind in (str, str | None)
 
 
 def overridden(spec: EnrichmentSpec | str, overrides: Mapping[str, Any]) -> EnrichmentSpec:

@@ -478,7 +478,11 @@ CASES = [
         },
     ),
     Case("set-without-sign", ("--set limit", "key=value"), options=("--set", "limit")),
-    Case("set-bad-value", ("--set limit", "not valid YAML"), options=("--set", "limit=[1")),
+    Case(
+        "set-bad-value",
+        ("--set limit", "is not valid YAML", "in quotes"),
+        options=("--set", "limit=[1"),
+    ),
     Case("set-unknown-key", ("`limits`", "did you mean `limit`"), options=("--set", "limits=1")),
     Case("set-wrong-value", ("`limit`", "whole number"), options=("--set", "limit=few")),
     # sources

@@ -348,15 +348,11 @@ def test_only_runs_of_enrich_are_cancelled_by_their_id(server: Server, table: Ta
     code = """
 import json
 from uuid import uuid4
-from batchata_tasks.common.errors import SpecError
 from flows.cancel import cancel
 from flows.plan import plan
 
 def refused(run_id):
-    try:
-        cancel.fn(spec="elsewhere.yaml", flow_run_id=run_id)
-    except SpecError as error:
-        return str(error)
+    return cancel.fn(spec="elsewhere.yaml", flow_run_id=run_id).message
 
 state = plan({path!r}, return_state=True)
 print(json.dumps([refused(uuid4()), refused(state.state_details.flow_run_id)]))
@@ -386,6 +382,43 @@ def test_planning_is_a_flow(server: Server, table: Table) -> None:
     assert "all of it fits" in artifact["data"]
     assert table.ledger()["requests_accepted"] == 0
     assert not table.output.exists()
+
+
+WRONG = """
+from batchata_tasks.common.errors import InputError
+from batchata_tasks.flows.{flow} import {flow}
+try:
+    {flow}({arguments})
+except InputError as error:
+    print(f"raised {{type(error).__name__}}: {{error}}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("flow", "arguments", "says"),
+    [
+        ("enrich", "'spec.yaml', overrides={'limit': 'few'}", "`limit`: "),
+        ("enrich", "'gone.yaml'", "SPEC: there is no file gone.yaml"),
+        ("plan", "'spec.yaml', overrides={'limits': 3}", "did you mean `limit`?"),
+        ("cancel", "", "give `spec` or `flow_run_id`."),
+        ("reconcile", "adopt=['x']", "CHUNK=BATCH"),
+    ],
+)
+def test_a_wrong_parameter_is_a_sentence(
+    server: Server, table: Table, flow: str, arguments: str, says: str
+) -> None:
+    """State and log have one sentence and no traceback; who calls the flow gets it raised."""
+    write_spec(table, {})
+    code = WRONG.format(flow=flow, arguments=arguments)
+    done = python(code, cwd=table.folder, env=command_env(server, table))
+    assert done.returncode == 0, done.stderr
+    run = server.last_flow_run()
+    message = run["state"]["message"]
+    assert (run["state_type"], "\n" in message) == ("FAILED", False)
+    assert says in message
+    assert done.stdout.strip().endswith(f"Error: {message}")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_reconciling_is_a_flow(server: Server, table: Table) -> None:

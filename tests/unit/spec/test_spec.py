@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.sources.forms import SheetSource
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.loading import load_spec, parse_spec
 from batchata_tasks.spec.references import load_model
@@ -366,10 +367,15 @@ def test_yaml_and_json_are_one(tmp_path: Path, suffix: str) -> None:
         ("where=", "where", None),
         ("params={stop: [x]}", "params", {"stop": ["x"]}),
         ("name='007'", "name", "007"),
+        ("name=007", "name", "007"),
+        ("prompt={{ x }}: {{ y }} # all", "prompt", "{{ x }}: {{ y }} # all"),
+        ("where=x == '1' or not y", "where", "x == '1' or not y"),
+        ("where=null", "where", None),
+        ("source={file: b.xlsx, sheet: S}", "source", SheetSource(file="b.xlsx", sheet="S")),
     ],
 )
 def test_overrides_are_yaml(tmp_path: Path, pair: str, key: str, value: object) -> None:
-    """`--set key=value` replaces one key; values are read as in the file."""
+    """`--set key=value` replaces one key: YAML, and a text as it stands."""
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump({**BASE, "where": "k"}), encoding="utf-8")
     assert getattr(load_spec(path, [pair]), key) == value
