@@ -241,6 +241,9 @@ class Batch:
         # it imports the whole pipeline, which building a batch does not need
         from batchata_tasks.api.run import BatchRun  # noqa: PLC0415 - slow
 
+        if callable(wait):  # a callback by habit, which would count as true
+            message = "wait: it is True or False; give a callback as `on_progress=…`."
+            raise SpecError(message)
         run = BatchRun(self.config, self.jobs, checked=self._checked)
         if on_progress is not None:
             run.set_on_progress(on_progress, progress_interval)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def _level(value: object) -> object:
-    """Return `warn`, as other libraries call it, as `warning`."""
-    return "warning" if value == "warn" else value
+    """Return a level in lower case; `warn`, as other libraries call it, is `warning`."""
+    level = value.lower() if isinstance(value, str) else value
+    return "warning" if level == "warn" else level
 
 
 Verbosity = Literal["debug", "info", "warning", "error"]

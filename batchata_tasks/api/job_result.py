@@ -61,6 +61,16 @@ class JobResult:
 
     is_success = SuccessOf()
 
+    @property
+    def raw_response(self) -> str:
+        """`response`, by the name that it has in other libraries."""
+        return self.response
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of the input and the output together."""
+        return self.input_tokens + self.output_tokens
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         parsed = self.parsed_response

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -58,6 +58,7 @@ class _Answer(NamedTuple):
 
 _READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields))
 _NAMED = 5  # ids that an error names
+_BY_OUTCOME = ("completed", "failed", "cancelled")  # by which other libraries list results
 _LANDED_AT = "_enriched_at"
 _TRIES = 5  # readings that a part which goes may interrupt
 T = TypeVar("T")
@@ -65,6 +66,12 @@ T = TypeVar("T")
 
 class ResultsById(dict[str, JobResult]):
     """Results by the ids of their jobs; an id that is not there is told as a sentence."""
+
+    def get(self, name: object, default: Any = None) -> Any:
+        """Return a result, or the default; refuse what habit takes for lists of results."""
+        if name in _BY_OUTCOME and name not in self:
+            return self.__missing__(name)
+        return super().get(cast("str", name), default)
 
     def __missing__(self, name: object) -> JobResult:
         known = [repr(job_id) for job_id in list(self)[:_NAMED]]

@@ -228,7 +228,7 @@ def state_of(batch: Mapping[str, Any]) -> str:
     """Return a batch's state in plain words."""
     if batch["state"] != "submitted":
         return _STATES.get(batch["state"], printable(batch["state"]))
-    status = batch["status"] or "at the provider"
+    status = batch["provider_status"] or "at the provider"
     return _STATUSES.get(status) or printable(status.replace("_", " "))
 
 

@@ -6,7 +6,16 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+_NAMED = {"status": "provider_status"}  # of a batch, as callbacks get it
 _ACTIVE = ("unclear", "submitted", "collected")  # sent, and not landed yet
+
+
+class Facts(dict[str, Any]):
+    """What callbacks get, by name; a name that is not there is told with those that are."""
+
+    def __missing__(self, name: object) -> Any:
+        message = f"a progress callback gets no {name!r:.80}; it gets: {', '.join(self)}."
+        raise KeyError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +65,31 @@ class Snapshot:
 
     def stats(self) -> dict[str, Any]:
         """Return the run's numbers, as progress callbacks get them."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = Facts((one.name, getattr(self, one.name)) for one in fields(self))
         states = Counter(batch.state for batch in self.batches)
-        return values | {
+        values |= {
             "pending": self.pending,
+            "cancelled": self.outcomes.get("canceled", 0),
             "active": sum(batch.jobs for batch in self.batches if batch.state in _ACTIVE),
             "batches": dict(states),
             "batches_total": len(self.batches),
             "batches_completed": states["landed"],
             "batches_pending": sum(states[state] for state in ("planned", *_ACTIVE)),
         }
+        return values
 
     def batch_data(self) -> dict[str, dict[str, Any]]:
         """Return the batches as progress callbacks get them.
 
-        They are named by their ids, or by their chunks' ids before they have one.
+        They are named by their ids, or by their chunks' ids before they have one. What the provider
+        calls their status is `provider_status`: other libraries have words of their own in
+        `status`, which would never be equal to it.
         """
         # not `asdict`, which is too slow for a thousand of them
         names = [one.name for one in fields(BatchView)]
         return {
-            batch.batch_id or batch.chunk_id: {name: getattr(batch, name) for name in names}
+            batch.batch_id or batch.chunk_id: Facts(
+                (_NAMED.get(name, name), getattr(batch, name)) for name in names
+            )
             for batch in self.batches
         }
