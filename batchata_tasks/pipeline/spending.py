@@ -8,6 +8,8 @@ from batchata_tasks.common.errors import DeclinedError
 from batchata_tasks.common.money import PICO, dollars, total
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd
+from batchata_tasks.pipeline.forecast import within
+from batchata_tasks.planning.limits import SpendingLimits
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
@@ -52,9 +54,11 @@ def close_unsent(run: RunContext, end: RunEnd) -> None:
 def _spending(run: RunContext, chunks: list[Chunk]) -> str:
     """Return in words what is about to be sent, and what it costs."""
     plan, rows = run.plan(), sum(chunk.rows for chunk in chunks)
+    bound, most = total(chunk.bound for chunk in chunks), _most(run, chunks)
+    is_split = bound is not None and most is not None and most < bound
+    batches = f"{'at least ' if is_split else ''}{pluralize(len(chunks), 'batch')}"
     to = f"{run.spec.providers}, {run.spec.models}"
-    text = f"about to send {pluralize(rows, 'request')} to {to}: "
-    bound = total(chunk.bound for chunk in chunks)
+    text = f"about to send {pluralize(rows, 'request')} in {batches} to {to}: "
     if bound is None:
         text += "the cost is unknown, as no batch price is known"
     else:
@@ -62,20 +66,32 @@ def _spending(run: RunContext, chunks: list[Chunk]) -> str:
         whole = rows == plan.requests
         expected = plan.expected if whole else total(chunk.expected for chunk in chunks)
         text += f"about {dollars(expected)} expected, at most {dollars(bound)}"
-        if (most := _most(run, chunks)) is not None and most < bound:
-            text += f", of which the limits leave {dollars(most)}"
+        if is_split:
+            text += f", of which the limits leave {dollars(most)}: {_outlook(run, chunks)}"
     return text if not plan.pilot else f"{text}; {pluralize(plan.pilot, 'row')} first"
+
+
+def _outlook(run: RunContext, chunks: list[Chunk]) -> str:
+    """Return how far the run is expected to get under its limits, and in how many batches."""
+    run_left, budget_left = _left(run)
+    costs = [chunk.expected for chunk in chunks]
+    routes, limits = list(run.state.routes.values()), SpendingLimits(run_left)
+    return within(limits, budget_left, run.spec, chunks, costs, run.plan(), routes).outlook()
 
 
 def _most(run: RunContext, chunks: list[Chunk]) -> int | None:
     """Return the most that can be spent on chunks under the run's limits; None if it is unknown."""
-    bound, limits = total(chunk.bound for chunk in chunks), run.limits
-    if bound is None:
+    if (bound := total(chunk.bound for chunk in chunks)) is None:
         return None
-    left = [bound]
+    return max(min(amount for amount in (bound, *_left(run)) if amount is not None), 0)
+
+
+def _left(run: RunContext) -> tuple[int | None, int | None]:
+    """Return what is left of the run's own limit, and of its budget; None where there is none."""
+    limits, run_left, budget_left = run.limits, None, None
     if limits.run is not None:
-        left.append(limits.run - sum(run.ledger.money(run.run_id)))
+        run_left = limits.run - sum(run.ledger.money(run.run_id))
     if limits.budget is not None:
         terms = run.ledger.binding(limits.budget)
-        left.append(terms.limit - sum(run.ledger.budget_money(terms)))
-    return max(min(left), 0)
+        budget_left = terms.limit - sum(run.ledger.budget_money(terms))
+    return run_left, budget_left

@@ -20,6 +20,7 @@ from batchata_tasks.ledger import (
     ledger_exists,
     opened_ledger,
 )
+from batchata_tasks.pipeline.forecast import look_ahead
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import what_lacks
@@ -32,7 +33,6 @@ from batchata_tasks.planning.rehearsal import replaces_answers
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.providers import unset_key, without_keys_set
-from batchata_tasks.reports.forecast import look_ahead
 from batchata_tasks.reports.preview import STOPPED_FIRST, Preview
 from batchata_tasks.reports.sample import sample_of
 from batchata_tasks.spec.jobs import JobsSpec

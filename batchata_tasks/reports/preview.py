@@ -15,8 +15,8 @@ from batchata_tasks.planning.estimate import based_on
 from batchata_tasks.planning.limits import limits_of
 
 if TYPE_CHECKING:
+    from batchata_tasks.pipeline.forecast import LimitsAhead
     from batchata_tasks.planning.summary import PlanSummary
-    from batchata_tasks.reports.forecast import LimitsAhead
     from batchata_tasks.reports.sample import Sample
     from batchata_tasks.spec.run import RunSpec
 

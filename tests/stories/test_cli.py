@@ -167,7 +167,7 @@ def test_much_money_needs_a_yes_at_a_terminal(table: Table) -> None:
     words = ("run", spec_of(table), "--direct", *dear)
     code, screen = at_terminal(table, *words, answer=b"n\n")
     assert code == 130
-    assert "about to send 12 requests to anthropic, claude-opus-5-5: about $" in screen
+    assert "about to send 12 requests in 1 batch to anthropic, claude-opus-5-5: about $" in screen
     assert "Send it? [y/N]" in screen
     assert "Stopped. Nothing was sent." in screen
     assert table.emulator.control.ledger()["anthropic"]["requests_accepted"] == 0

@@ -52,8 +52,8 @@ def test_the_first_lines_tell_what_it_costs(table: Table) -> None:
     plan, person = preview(table.spec()).summary, Person(agrees=False)
     run(table, person)
     assert person.lines[1] == (
-        f"about to send 20 requests to anthropic, claude-haiku-5-5: about {dollars(plan.expected)} "
-        f"expected, at most {dollars(plan.bound)}."
+        "about to send 20 requests in 1 batch to anthropic, claude-haiku-5-5: "
+        f"about {dollars(plan.expected)} expected, at most {dollars(plan.bound)}."
     )
     assert person.questions == []  # it is little
     again = Person(agrees=False)
@@ -66,10 +66,15 @@ def test_a_pilot_and_a_limit_are_told(table: Table) -> None:
     person = Person(agrees=False)
     bound = preview(table.spec()).summary.bound or 0
     limit = float(dollars(bound * 3 // 4).removeprefix("$"))
+    ahead = preview(table.spec(cost_limit_usd=limit, pilot={"rows": 2})).limits
     run(table, person, cost_limit_usd=limit, pilot={"rows": 2})
     (line,) = [line for line in person.lines if line.startswith("about to send")]
     left = dollars(pico_from_usd(limit))
-    assert line.endswith(f", of which the limits leave {left}; 2 rows first.")
+    assert ahead is not None
+    assert f"about {ahead.prospect.batches} batches" in ahead.outlook()
+    assert f"with `max_tokens: {ahead.fitting_cap}` all of it would fit at once" in ahead.outlook()
+    assert "20 requests in at least 2 batches" in line
+    assert line.endswith(f", of which the limits leave {left}: {ahead.outlook()}; 2 rows first.")
 
 
 def test_a_no_sends_nothing(table: Table) -> None:

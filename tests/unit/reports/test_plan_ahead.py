@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import dollars, exact, usd
+from batchata_tasks.pipeline.forecast import simulate
 from batchata_tasks.planning.packing import PlannedChunk
-from batchata_tasks.reports.forecast import simulate
 from tests.support.books import opened, run_with, stopping_at
 from tests.support.operations import preview, runs_overview
 from tests.support.table import MODELS, Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchata_tasks.common.money import dollars, usd
 from batchata_tasks.common.text import pluralize
@@ -15,12 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from batchata_tasks.ledger import Ledger
-    from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.route import Route
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.spec.run import RunSpec
 
 _LEAST_CAP = 16  # that every endpoint takes
+
+
+class Chunk(Protocol):
+    """Rows `start` to `stop` of a plan, and the most that they can cost, in picodollars."""
+
+    @property
+    def start(self) -> int: ...  # noqa: D102 - see above
+    @property
+    def stop(self) -> int: ...  # noqa: D102
+    @property
+    def bound(self) -> int | None: ...  # noqa: D102
 
 
 @dataclass
@@ -49,9 +59,9 @@ class _Simulation:
         self._reserved: int = 0
         self.result = Prospect()
 
-    def send(self, chunk: PlannedChunk, cost: int) -> None:
+    def send(self, chunk: Chunk, cost: int) -> None:
         """Send a chunk, in parts if need be; rows that cannot be paid for stay unsent."""
-        rows, bound = chunk.stop - chunk.start, chunk.bound
+        rows, bound = chunk.stop - chunk.start, chunk.bound or 0
         while rows:
             if len(self._flying) == self._parallel:
                 self.settle()
@@ -93,7 +103,7 @@ class _Simulation:
 
 
 def simulate(
-    chunks: Sequence[PlannedChunk],
+    chunks: Sequence[Chunk],
     costs: Iterable[int | None],
     left: int | None,
     parallel: int,
@@ -165,7 +175,11 @@ class LimitsAhead:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
             left = f"{dollars(self.budget_left)} left of {dollars(terms.limit)} {period}"
             limits.append(f"budget {terms.label}: {left}")
-        return f"{'; '.join(limits)}: {self._verdict()}{self._remedy()}"
+        return f"{'; '.join(limits)}: {self.outlook()}"
+
+    def outlook(self) -> str:
+        """Return how far the run would get, for people, and the cap with which all would fit."""
+        return self._verdict() + self._remedy()
 
     def _remedy(self) -> str:
         if self.fitting_cap is None:
@@ -196,7 +210,7 @@ class LimitsAhead:
 def look_ahead(
     spec: RunSpec,
     ledger: Ledger | None,
-    chunks: Sequence[PlannedChunk],
+    chunks: Sequence[Chunk],
     costs: Iterable[int | None],
     summary: PlanSummary,
     routes: Sequence[Route] = (),
@@ -219,16 +233,32 @@ def look_ahead(
     if limits.budget is not None:
         spent = 0 if ledger is None else sum(ledger.budget_money(limits.budget))
         budget_left = max(limits.budget.limit - spent, 0)
+    return within(limits, budget_left, spec, chunks, costs, summary, routes)
+
+
+def within(
+    limits: SpendingLimits,
+    budget_left: int | None,
+    spec: RunSpec,
+    chunks: Sequence[Chunk],
+    costs: Iterable[int | None],
+    summary: PlanSummary,
+    routes: Sequence[Route],
+) -> LimitsAhead:
+    """Return how far chunks of a plan would get with what is left of a run's limit and its budget.
+
+    One of the two is there.
+    """
     left = min(amount for amount in (limits.run, budget_left) if amount is not None)
     prospect = simulate(chunks, costs, left, spec.max_parallel_batches, summary.pilot)
-    bound = sum(chunk.bound for chunk in chunks)
+    bound = sum(chunk.bound or 0 for chunk in chunks)
     cap = _fitting_cap(routes, chunks, bound - left, summary)
     resent = summary.up_to_date if cap is not None and "model" in spec.rerun_on else 0
     return LimitsAhead(limits, budget_left, bound, prospect, summary.least, cap, resent)
 
 
 def _fitting_cap(
-    routes: Sequence[Route], chunks: Sequence[PlannedChunk], excess: int, summary: PlanSummary
+    routes: Sequence[Route], chunks: Sequence[Chunk], excess: int, summary: PlanSummary
 ) -> int | None:
     """Return the cap on answers with which the bound of all requests is lower by `excess`.
 
