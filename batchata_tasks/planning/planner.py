@@ -213,8 +213,8 @@ class Planner:
             where = f"the column {nulls[place]!r} that the templates use is null in"
             message = (
                 f"on_null: {where} {rows.namer(place)()}; "
-                "fill it in, or set `on_null` to pass (a null prints nothing) or skip (such rows are "
-                "left out)."
+                "fill it in, or set `on_null` to pass (a null prints nothing) or skip (such rows "
+                "are left out)."
             )
             raise SourceError(message)
         self.summary.null_skipped += len(nulls)

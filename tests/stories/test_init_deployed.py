@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -72,7 +73,8 @@ def test_two_teams_deploy_what_was_written(
     """Two folders are deployed to one server, and each one's runs work in its own folder.
 
     There is no flows/ in them, the second takes nothing of the first over, and nor does a second
-    spec in the first folder. A run keeps the name that somebody gave it.
+    spec in the first folder. Another project with a spec of the same name is refused. A run keeps
+    the name that somebody gave it.
     """
     first = team(tmp_path / "first")
     second = team(tmp_path / "second", "--name", "second-tickets", "--model", "gpt-6-luna")
@@ -93,6 +95,24 @@ def test_two_teams_deploy_what_was_written(
             assert place["directory"] == str(folder)
             assert deployed["entrypoint"] == f"batchata_tasks.flows.{flow}.{flow}"
             assert not any(schedule["active"] for schedule in deployed["schedules"])
+
+    third = team(tmp_path / "third")
+    before = server.ask("deployments/filter")
+    words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    env = env_of(server, emulator, third)
+    taken = subprocess.run(words, cwd=third, env=env, check=False, capture_output=True, text=True)
+    assert taken.returncode == 1
+    assert "enrich/tickets on this Prefect server is another project's" in taken.stderr
+    assert f"(it works in {first}): nothing was deployed." in taken.stderr
+    assert "Traceback" not in taken.stderr + taken.stdout
+    assert server.ask("deployments/filter") == before
+    moved = tmp_path / "moved"  # the same project, checked out elsewhere
+    shutil.copytree(first, moved)
+    for folder in (moved, first):
+        env = env_of(server, emulator, folder)
+        server.command("--no-prompt", "deploy", "--all", cwd=folder, env=env)
+        (step,) = server.get("deployments/name/enrich/tickets")["pull_steps"]
+        assert str(folder) in str(step)
 
     def run(deployment: str, *words: str) -> dict[str, Any]:
         server.command("deployment", "run", deployment, "--watch", *words, cwd=tmp_path)

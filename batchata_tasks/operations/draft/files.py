@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
 
 # of the response model: its fields, unless the table carries columns of these names along
 FIELDS = ("category", "summary", "confidence")
@@ -39,6 +40,11 @@ name: {name}
 definitions:
   name: &name {name}   # the spec's own name
   spec: &spec {spec}
+  origin: &origin {origin}   # drawn once; a tag that tells these deployments from another project's
+
+# Stops if the server has deployments of this name that another project made, and replaces none.
+build:
+  - batchata_tasks.flows.deploying.refuse_taken: {{name: *name, origin: *origin}}
 
 # The folder that runs work in: paths in the spec, and its response model, are looked up there.
 # This one, on a machine that workers share. Elsewhere a step that clones your repository.
@@ -61,27 +67,27 @@ deployments:
       - cron: "0 3 * * *"
         timezone: UTC
         active: false   # true: every night, up to the spec's cost limit
-    tags: [batchata, batchata-enrich]
+    tags: [batchata, batchata-enrich, *origin]
 
   - name: *name
     description: Tell what a run would send, why, and what it would cost. Sends nothing.
     entrypoint: batchata_tasks.flows.plan.plan
     parameters: {{spec: *spec}}
     work_pool: {{name: local}}
-    tags: [batchata]
+    tags: [batchata, *origin]
 
   - name: *name
     description: Cancel the open batches of the spec and land what ran.
     entrypoint: batchata_tasks.flows.cancel.cancel
     parameters: {{spec: *spec}}
     work_pool: {{name: local}}
-    tags: [batchata]
+    tags: [batchata, *origin]
 
   - name: *name
     description: Compare the providers' batches with the ledger, and adopt ours.
     entrypoint: batchata_tasks.flows.reconcile.reconcile
     work_pool: {{name: local}}
-    tags: [batchata]
+    tags: [batchata, *origin]
 """
 
 
@@ -105,7 +111,8 @@ def models_text(carried: list[str]) -> str:
 def prefect_text(name: str, spec: str, file: str) -> str:
     """Return a prefect.yaml with the deployments of a spec; `file` is its own name."""
     option = "" if file == "prefect.yaml" else f" --prefect-file {file}"
-    return _PREFECT.format(name=name, spec=spec, option=option)
+    origin = f"batchata-origin-{token_hex(4)}"
+    return _PREFECT.format(name=name, spec=spec, option=option, origin=origin)
 
 
 def automations_text() -> str:

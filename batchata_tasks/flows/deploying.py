@@ -1,0 +1,58 @@
+"""A step of `prefect deploy`: no deployment of another project is taken over in silence.
+
+A Prefect server knows a deployment by its flow's name and its own, which is that of the spec. Two
+projects may have a spec of one name, and the second one's deployments would replace the first's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.responses import DeploymentResponse
+
+_FLOWS = ("enrich", "plan", "cancel", "reconcile")
+
+
+def refuse_taken(name: str, origin: str) -> dict[str, Any]:
+    """Refuse to deploy under a name that another project has deployments of on the server.
+
+    `origin` is a tag that the deployments of one prefect.yaml share, whoever deploys it and from
+    wherever. Those without such a tag are ours if they work in this folder.
+
+    Raises:
+        SystemExit: one of them is of another project; nothing was changed.
+    """
+    with get_client(sync_client=True) as client:
+        for flow in _FLOWS:
+            try:
+                found = client.read_deployment_by_name(f"{flow}/{name}")
+            except ObjectNotFound:
+                continue
+            if origin not in found.tags and not _works_here(found):
+                message = (
+                    f"{flow}/{name} on this Prefect server is another project's, and would be "
+                    f"replaced (it works in {' '.join(_places(found)) or 'an unknown place'}): "
+                    "nothing was deployed. Give the spec another name, in its file and in this "
+                    f"one; or, if it is yours, run `prefect deployment delete {flow}/{name}` first."
+                )
+                # any other error would be a traceback
+                raise SystemExit(message)
+    return {}
+
+
+def _places(found: DeploymentResponse) -> list[str]:
+    """Return the folders and repositories that the runs of a deployment work in."""
+    inputs: list[dict[str, Any]] = [
+        dict(one) for step in found.pull_steps or [] for one in step.values()
+    ]
+    names = ("repository", "directory")
+    return [str(one[name]) for one in inputs for name in names if name in one]
+
+
+def _works_here(found: DeploymentResponse) -> bool:
+    return any(Path(place).resolve() == Path.cwd() for place in _places(found))
