@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +87,10 @@ def rehearse(
     """
     rules = fault_rules(faults)
     _check_providers(spec)
-    with TemporaryDirectory(prefix="batchata-rehearsal-", ignore_cleanup_errors=True) as folder:
+    with (
+        _cleaned_up_at_sigterm(),
+        TemporaryDirectory(prefix="batchata-rehearsal-", ignore_cleanup_errors=True) as folder,
+    ):
         changes: dict[str, Any] = {"output": str(Path(folder) / "out")}
         changes["limit"] = rows or min(ROWS, spec.limit or ROWS)
         if rules and spec.time_limit is None:
@@ -100,6 +105,28 @@ def rehearse(
             ready = prepare_run(rehearsed, Settings())
             receipt = DirectRunner().table(ready, progress, refresh=False, retry_failed=False)
         return Rehearsed(receipt.to_json(), _rows(rehearsed, shown))
+
+
+@contextmanager
+def _cleaned_up_at_sigterm() -> Generator[None, None, None]:
+    """Let SIGTERM end the block as Ctrl-C does; the process then dies by it, as is expected."""
+    terminated = False
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if terminated:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _check_providers(spec: EnrichmentSpec) -> None:
@@ -151,7 +178,8 @@ def _rows(spec: EnrichmentSpec, rows: int) -> list[dict[str, Any]]:
 def print_rehearsed(spec: EnrichmentSpec, name: str, done: Rehearsed, *, as_json: bool) -> None:
     """Print the receipt and the rows of a rehearsal; `name` is how the spec was given."""
     if as_json:
-        print_json({**done.receipt, "rows": done.rows}, default=text_of)
+        # the dataset is gone by now
+        print_json({**done.receipt, "dataset": None, "rows": done.rows}, default=text_of)
         return
     lines = Receipt(**done.receipt).lines()
     print_pairs(

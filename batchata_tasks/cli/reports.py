@@ -86,7 +86,7 @@ def status(
         if as_json:
             print_json(runs)
         else:
-            print_table(out, runs_table(runs))
+            print_table(out, runs_table(runs, out.width))
             if (remedy := runs_remedy(runs)) is not None:
                 print_text(out, remedy)
             for text in (*runs_in_the_way(runs), *undecided(dataset_spec, settings)):
@@ -110,7 +110,7 @@ def _follow(
     elif (text := followed.text()) is not None:
         print_text(out, text)
     elif followed.run is not None:
-        print_table(out, runs_table([followed.run]))
+        print_table(out, runs_table([followed.run], out.width))
     raise typer.Exit(followed.exit_code)
 
 

@@ -91,7 +91,7 @@ def _prefect(progress: Progress) -> Runner:
     from batchata_tasks.pipeline.runner import prefect_runner
 
     quiet_prefect()
-    progress.note("starting Prefect")
+    progress.note("starting Prefect, which takes seconds or up to a minute (--direct needs none)")
     settings = import_module("prefect.settings")
     if os.environ.get("PREFECT_API_URL") or settings.get_current_settings().api.url:
         return prefect_runner()

@@ -144,7 +144,7 @@ class Receipt:
         return [
             ("Result", self._result()),
             *([("Reason", self.reason)] if self.reason is not None else []),
-            *([("Rehearsal", _REHEARSED)] if self.rehearsal else []),
+            *([("Rehearsal", _REHEARSED)] if self.rehearsal and self.batches else []),
             *start_lines(self.this_start, continued=self.continued),
             ("Source rows", self._source_rows()),
             *self._left_out(),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.spec.run import RunSpec
 
-_NARROW = 10  # characters that a column keeps on a narrow terminal
+_NARROW, _NARROWEST = 16, 10  # characters that a column keeps, also on a terminal of 80 or of 30
 
 
 def rows_table(
@@ -64,12 +64,17 @@ def _named(spec: RunSpec, rows: list[dict[str, Any]]) -> list[str]:
 
 def _room(width: int, sizes: Iterable[int]) -> int:
     """Return the characters that a line has left if each column is as narrow as it may be."""
-    return width - sum(min(size, _NARROW) + GAP for size in sizes) + GAP
+    return width - sum(min(size, _least(width)) + GAP for size in sizes) + GAP
+
+
+def _least(width: int) -> int:
+    """Return the characters that a column keeps on a terminal of a width: a fifth of it."""
+    return max(_NARROWEST, min(width // 5, _NARROW))
 
 
 def _widths(sizes: list[int], width: int) -> list[int]:
     """Return the widths of columns whose texts have these sizes: what is left is shared evenly."""
-    widths = [min(size, _NARROW) for size in sizes]
+    widths = [min(size, _least(width)) for size in sizes]
     room = _room(width, sizes)
     # the column that wants least first: what it leaves of its share is the others'
     for left, place in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
+from rich.text import Text
 
 from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.money import dollars, pico_from_usd, usd
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.run import RunSpec
 
 _RUNS = 10
+_WIDE = 120  # characters of a terminal on which a run's outcomes stand side by side
 _NAMED = 10  # chunks whose rows are held that are told one by one
 _STOPPED = "stopped"
 _WHILE_PLANNING = "stopped while planning"
@@ -183,19 +185,25 @@ def _moment(microseconds: int | None) -> str | None:
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
 
 
-def runs_table(runs: list[dict[str, Any]]) -> Table | str:
-    """Return the runs for a terminal."""
+def runs_table(runs: list[dict[str, Any]], width: int = _WIDE) -> Table | str:
+    """Return the runs for a terminal; on a narrow one, each outcome of a run has its line."""
     if not runs:
         return "No runs yet."
-    names = ["Spec", "State", "Batches", "Rows", "Spent", "In flight"]
-    table = Table(Column("Started (UTC)", no_wrap=True), *names, box=None, pad_edge=False)
+    between = Text(", " if width >= _WIDE else "\n")
+    whole = [Column(name, no_wrap=True) for name in ("Batches", "Rows", "Spent", "In flight")]
+    others = [Column(name, overflow="fold") for name in ("Spec", "State")]
+    amounts = [run["in_flight_usd"] for run in runs]  # None: unknown
+    if all(amount is not None and float(amount) == 0 for amount in amounts):
+        del whole[-1]
+    table = Table(Column("Started UTC", no_wrap=True), *others, *whole, box=None, pad_edge=False)
     for run in runs:
         started = str(run["started_at"])[5:16].replace("T", " ")
         state = f"{_worded(run)} (rehearsal)" if run["rehearsal"] else _worded(run)
-        rows = ", ".join(f"{count:,} {name}" for name, count in run["outcomes"].items()) or "-"
+        rows = [f"{count:,} {name}" for name, count in run["outcomes"].items()] or ["-"]
         amounts = [_dollars(run["settled_usd"]), _dollars(run["in_flight_usd"])]
-        texts = [started, run["name"], state, _count_batches(run["batches"]), rows, *amounts]
-        table.add_row(*map(cell, texts))
+        several = [between.join(map(cell, one)) for one in (_count_batches(run["batches"]), rows)]
+        cells = [*map(cell, (started, run["name"], state)), *several, *map(cell, amounts)]
+        table.add_row(*cells[: len(table.columns)])
     return table
 
 
@@ -222,10 +230,10 @@ def _worded(run: dict[str, Any]) -> str:
     return f"{text}, nothing to send" if is_idle and ended else text
 
 
-def _count_batches(batches: list[dict[str, Any]]) -> str:
+def _count_batches(batches: list[dict[str, Any]]) -> list[str]:
     ended = (ChunkState.LANDED, ChunkState.COLLECTED, ChunkState.ABANDONED)
     still_open = sum(batch["state"] not in ended for batch in batches)
-    return f"{len(batches)} ({still_open} open)" if still_open else f"{len(batches)}"
+    return [f"{len(batches):,}", *([f"{still_open:,} open"] if still_open else [])]
 
 
 def _dollars(usd_text: str | None) -> str:

@@ -95,6 +95,7 @@ def test_on_the_emulator_all_is_as_ever(table: Table, stage: Stage) -> None:
     check_money(table)
     again = table.run()
     assert (again.plan["up_to_date"], again.plan["exhausted"]) == (ROWS - 1, 1)
+    assert "Rehearsal" not in dict(again.lines())  # nothing was sent, so nothing was made up
     (newest, _) = runs_overview(table.spec(), Settings())
     assert newest["rehearsal"]
 

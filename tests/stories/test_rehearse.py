@@ -87,7 +87,7 @@ def test_nothing_of_the_spec_is_touched(
     before = files(ledger, rehearsing.table.output)
     receipt = rehearsing.ask("--limit", "5")
     assert (receipt["outcomes"], receipt["plan"]["up_to_date"]) == ({"succeeded": 5}, 0)
-    assert len(receipt["rows"]) == 5
+    assert (len(receipt["rows"]), receipt["dataset"]) == (5, None)
     assert files(ledger, rehearsing.table.output) == before
 
 
@@ -116,15 +116,20 @@ def test_with_a_fault_it_is_bounded(rehearsing: Rehearsing) -> None:
         assert json.loads(json.loads(spec.read_text())["spec"])["spec"]["time_limit"] == "60s"
 
 
-def test_ctrl_c_leaves_nothing_behind(rehearsing: Rehearsing) -> None:
-    """Folder and emulator are gone, and the exit code is that of every stopped command."""
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+)
+def test_a_signal_leaves_nothing_behind(
+    rehearsing: Rehearsing, sent: signal.Signals, code: int
+) -> None:
+    """Folder and emulator are gone; Ctrl-C ends as in every command, SIGTERM by itself."""
     words = rehearsing.words("--fault", "never_ends")
     with start(*words, env=rehearsing.env) as running:
         until(lambda: "at the provider" in running.stderr)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(sent)
         running.wait()
-    assert running.returncode == 130
-    assert "Nothing of the rehearsal is left." in running.stderr
+    assert running.returncode == code
+    assert ("Nothing of the rehearsal is left." in running.stderr) == (sent == signal.SIGINT)
     assert not any(rehearsing.scratch.iterdir())
 
 

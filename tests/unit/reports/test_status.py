@@ -86,3 +86,23 @@ def test_a_run_that_died_while_it_planned(table: Table) -> None:
     assert states(table)[1].startswith("stopped while planning")
     with opened() as ledger:
         assert ledger.run(runs[0]["run_id"]).result == "abandoned"
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_runs_fit_the_terminal(table: Table, width: int) -> None:
+    """Also at 80 columns each count stands beside its outcome, and the spec's name is whole."""
+    name = "labels-of-all-customer-tickets"
+    table.run(name=name, output=str(table.folder / "other"))
+    (run,) = (one for one in runs_overview(None) if one["name"] == name)
+    run["outcomes"] = {"succeeded": 123_456, "invalid": 312, "refused": 41}
+    run |= {"result": "some_rows_failed", "settled_usd": "12.34", "in_flight_usd": "1.2"}
+    console = Console(file=(screen := StringIO()), width=width)
+    console.print(runs_table([run], width))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("Started UTC  Spec")
+    for count in ("123,456 succeeded", "312 invalid", "41 refused", "$12.34", "$1.20"):
+        assert any(count in line for line in lines), count
+    start, end = (lines[0].index(column) for column in ("Spec", "State"))
+    assert "".join(line[start:end].strip() for line in lines[1:]) == name
+    assert len(lines) == (2 if width == 200 else 4 if width == 100 else 5)
