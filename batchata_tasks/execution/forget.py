@@ -7,11 +7,12 @@ chunk to be written anew.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from batchata_tasks.common.canonical import key_digest
+from batchata_tasks.common.canonical import key_digest, key_digests
 from batchata_tasks.common.files import write_json
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.columns import keys_of
@@ -21,7 +22,7 @@ from batchata_tasks.execution.lost_files import commit_of_landed
 from batchata_tasks.types.ids import TOKEN_CHARS, custom_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import HeldDataset
@@ -29,30 +30,45 @@ if TYPE_CHECKING:
 _UNSAID: dict[str, Any] = {"errors": {}, "errors_before": {}, "begins": None}
 
 
-def take_out(held: HeldDataset, dataset: Dataset, digest: bytes) -> int:
-    """Take the row of a key (its digest) out of the dataset; return how many rows it had."""
-    found = list(_rows(dataset, digest))
-    for _, name, cost in found:
-        if name is not None:
-            _supersede(held, name, cost)
-    dataset.supersede({part: {digest} for part, _, _ in found})
-    return len(found)
+def take_out(
+    held: HeldDataset, dataset: Dataset, digests: Container[bytes], parts: Iterable[str]
+) -> int:
+    """Take rows of some keys (their digests) out of parts; return how many rows there were."""
+    taken = 0
+    for part in parts:
+        keys, costs = set[bytes](), defaultdict[str, dict[str, int]](dict)
+        for digest, name, cost in _rows(dataset, part, digests):
+            keys.add(digest)
+            taken += 1
+            if name is not None:
+                costs[name[:TOKEN_CHARS]][name] = cost
+        for chunk_id, rows in costs.items():
+            _supersede(held, chunk_id, rows)
+        if keys:
+            dataset.supersede({part: keys})
+    return taken
 
 
-def _rows(dataset: Dataset, digest: bytes) -> Iterator[tuple[str, str | None, int]]:
-    """Yield (part, custom_id, cost in picodollars) of a key's rows."""
-    for part, batch in dataset.rows([*dataset.key, "_custom_id", "_cost_usd"]):
-        for place, key in enumerate(keys_of(batch, dataset.key)):
-            if key_digest(key) == digest:
-                cost = batch.column("_cost_usd")[place].as_py()
-                amount = 0 if cost is None else pico_from_usd(cost)
-                yield part, batch.column("_custom_id")[place].as_py(), amount
+def _rows(
+    dataset: Dataset, part: str, digests: Container[bytes]
+) -> Iterator[tuple[bytes, str | None, int]]:
+    """Yield (key's digest, custom_id, cost in picodollars) of the rows of some keys in a part."""
+    for batch in dataset.part_rows(part, [*dataset.key, "_custom_id", "_cost_usd"]):
+        own = key_digests(keys_of(batch, dataset.key))
+        places = [place for place, digest in enumerate(own) if digest in digests]
+        rows = batch.take(pa.array(places, pa.int64()))
+        columns = (rows.column(name).to_pylist() for name in ("_custom_id", "_cost_usd"))
+        for place, name, cost in zip(places, *columns, strict=True):
+            yield own[place], name, 0 if cost is None else pico_from_usd(cost)
 
 
-def _supersede(held: HeldDataset, name: str, cost: int) -> None:
-    """Count a row's cost as that of a row which is in the dataset no more; once for each row."""
-    held.ledger.forget(held.lease, name, cost)
-    _note(held, name[:TOKEN_CHARS])
+def _supersede(held: HeldDataset, chunk_id: str, costs: Mapping[str, int]) -> None:
+    """Count what rows of a chunk cost as that of rows which are in the dataset no more.
+
+    `costs` has it by custom_id. Each row counts once, however often that is asked for.
+    """
+    held.ledger.forget(held.lease, chunk_id, costs)
+    _note(held, chunk_id)
 
 
 def _note(held: HeldDataset, chunk_id: str, **facts: Any) -> None:
@@ -61,6 +77,7 @@ def _note(held: HeldDataset, chunk_id: str, **facts: Any) -> None:
         amount = held.ledger.amounts(chunk_id)["superseded"]
         names = forgotten_names(held.folder, held.ledger, chunk_id)
         change = {**facts, "superseded_picodollars": amount, FORGOTTEN: names}
+        held.require_lease()
         write_json(held.folder.commit(chunk_id), commit | change)
 
 
@@ -84,6 +101,7 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     rows = read_chunk_manifest(path)
     ids = rows["_row_id"].to_pylist()
     names = [custom_id(chunk_id, ids[place]) for place in places]
+    held.require_lease()  # a stopped process may wake up after another one took the dataset over
     written = 1
     for raw in (folder.requests, folder.responses):
         for file in sorted(raw.glob(f"{chunk_id}*")):
@@ -91,5 +109,6 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     held.ledger.note_forgotten(held.lease, names)
     _note(held, chunk_id, **_UNSAID)  # what validators said, and how results begin, may quote it
     kept = [place for place in range(len(ids)) if place not in places]
+    held.require_lease()
     write_manifest(path, rows.take(pa.array(kept, pa.int64())).combine_chunks())
     return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, update
@@ -13,7 +14,7 @@ from batchata_tasks.ledger.store import reads, writes
 from batchata_tasks.types.ids import TOKEN_CHARS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Connection
 
@@ -35,17 +36,19 @@ class Changes(Leases):
         return _rereads(connection, dataset_id)
 
     @writes
-    def forget(self, connection: Connection, lease: Lease, name: str, cost: int) -> None:
-        """Record that a row is to be forgotten: its cost, in picodollars, is in no row from now on.
+    def forget(
+        self, connection: Connection, lease: Lease, chunk_id: str, costs: Mapping[str, int]
+    ) -> None:
+        """Record that rows of a chunk are forgotten: their costs are in no row from now on.
 
-        It counts once, however often this is called.
+        `costs` has these in picodollars, by custom_id. Each counts once, however often this is
+        called.
         """
         self._check(connection, lease)
-        chunk_id = name[:TOKEN_CHARS]
-        if name in _forgotten(connection, chunk_id):
-            return
-        insert_forgotten(connection, [name])
-        more = func.coalesce(t.reservations.c.superseded, 0) + cost
+        known = _forgotten(connection, chunk_id)
+        new = {name: cost for name, cost in costs.items() if name not in known}
+        insert_forgotten(connection, new)
+        more = func.coalesce(t.reservations.c.superseded, 0) + sum(new.values())
         here = t.reservations.c.chunk_id == chunk_id
         connection.execute(update(t.reservations).where(here).values(superseded=more))
 
@@ -70,11 +73,14 @@ def insert_reread(connection: Connection, dataset_id: str, part: str) -> None:
 
 def insert_forgotten(connection: Connection, names: Iterable[str]) -> None:
     """Add custom_ids of forgotten rows that are not known yet."""
-    for name in sorted(set(names)):
-        chunk_id = name[:TOKEN_CHARS]
-        if name not in _forgotten(connection, chunk_id):
-            row = {"custom_id": name, "chunk_id": chunk_id}
-            connection.execute(insert(t.forgotten).values(row))
+    by_chunk = defaultdict[str, set[str]](set)
+    for name in names:
+        by_chunk[name[:TOKEN_CHARS]].add(name)
+    for chunk_id, own in sorted(by_chunk.items()):
+        new = sorted(own - _forgotten(connection, chunk_id))
+        if new:
+            rows = [{"custom_id": name, "chunk_id": chunk_id} for name in new]
+            connection.execute(insert(t.forgotten), rows)
 
 
 def _rereads(connection: Connection, dataset_id: str) -> set[str]:

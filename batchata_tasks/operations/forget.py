@@ -72,7 +72,7 @@ def forget(
         chunks = list(chunks_with(held, spec.key, digest))
         _require_free(dataset, named, [chunk_id for chunk_id, _ in chunks])
         dataset.begin()
-        rows = take_out(held, table, digest)
+        rows = take_out(held, table, {digest}, list(table.parts()))
         if not rows and not chunks:  # nothing was changed
             message = (
                 f"--key: the dataset has no row with {named}; `batchata show SPEC` prints rows."
