@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.common.canonical import key_digest, key_digests
-from batchata_tasks.common.files import write_json
+from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import read_chunk_manifest, write_manifest
 from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names, without_lines
+from batchata_tasks.execution.held import ANSWER
 from batchata_tasks.execution.lost_files import commit_of_landed
+from batchata_tasks.execution.overdue import WHY
 from batchata_tasks.types.ids import TOKEN_CHARS, custom_id
 
 if TYPE_CHECKING:
@@ -106,6 +108,10 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     for raw in (folder.requests, folder.responses):
         for file in sorted(raw.glob(f"{chunk_id}*")):
             written += without_lines(file, names)
+    intent = read_json(folder.intent(chunk_id)) or {}
+    if quoting := {ANSWER, WHY} & intent.keys():  # what a provider said of the batch
+        facts = {name: value for name, value in intent.items() if name not in quoting}
+        write_json(folder.intent(chunk_id), facts)
     held.ledger.note_forgotten(held.lease, names)
     _note(held, chunk_id, **_UNSAID)  # what validators said, and how results begin, may quote it
     kept = [place for place in range(len(ids)) if place not in places]

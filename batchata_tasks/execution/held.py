@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.ledger import Chunk
 
-_ANSWER = "unclear_answer"
+ANSWER = "unclear_answer"
 _CHARS = 300
 
 
 def note_create_error(folder: DatasetFolder, chunk_id: str, error: str) -> None:
     """Keep what a create was answered, or why no answer came."""
-    note_intent(folder, chunk_id, **{_ANSWER: masked(error)[:_CHARS]})
+    note_intent(folder, chunk_id, **{ANSWER: masked(error)[:_CHARS]})
 
 
 def create_error(folder: DatasetFolder, chunk_id: str) -> str | None:
     """Return what a create in doubt was answered; None if its process ended before it noted it."""
-    answer = (read_json(folder.intent(chunk_id)) or {}).get(_ANSWER)
+    answer = (read_json(folder.intent(chunk_id)) or {}).get(ANSWER)
     return answer if isinstance(answer, str) else None
 
 

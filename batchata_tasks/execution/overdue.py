@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DAY = 86400.0
 _HOUR = 3600.0
 _ASKED = "cancel_asked_at_us"
-_WHY, _CHARS = "overdue_because", 500
+WHY, _CHARS = "overdue_because", 500
 _LACKS_RESULTS = "lacks_results"
 _TAKEN_BACK = "taken_back"
 LANDS_IN_PART = "lands_in_part"
@@ -131,7 +131,7 @@ def note_why(folder: DatasetFolder, chunk: Chunk, problem: str, *, lacks_results
 
 
 def _why(problem: str, lacks_results: bool) -> dict[str, Any]:  # noqa: FBT001 - a fact to keep
-    return {_WHY: problem[:_CHARS], _LACKS_RESULTS: lacks_results, _TAKEN_BACK: False}
+    return {WHY: problem[:_CHARS], _LACKS_RESULTS: lacks_results, _TAKEN_BACK: False}
 
 
 def note_taken_back(folder: DatasetFolder, chunk: Chunk) -> None:
@@ -158,7 +158,7 @@ def lands_in_part(folder: DatasetFolder, chunk: Chunk) -> bool:
 
 def why_overdue(folder: DatasetFolder, chunk: Chunk) -> str:
     """Return the sentence that says why a chunk's batch is overdue, as it was told then."""
-    why = (read_json(folder.intent(chunk.id)) or {}).get(_WHY)
+    why = (read_json(folder.intent(chunk.id)) or {}).get(WHY)
     return why if isinstance(why, str) else f"batch {chunk.batch_id} brought no results in time."
 
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution import forget as steps
 from batchata_tasks.operations import forget as operation
@@ -230,6 +231,21 @@ def test_a_manifest_from_a_copy_does_not_bring_it_back(table: Table) -> None:
     without_it(table)
     table.run()
     assert table.rows() == others
+
+
+def test_what_a_provider_said_of_its_batch_goes_too(table: Table) -> None:
+    """An error of a create may quote a row, and stays in the file of the intent after it landed."""
+    table.emulator.control.faults(kind="http_error_after", status=500, count=1)
+    table.run()
+    (intent,) = (table.output / "_batchata/intents").glob("*.json")
+    facts = read_json(intent)
+    assert facts is not None
+    assert "unclear_answer" in facts
+    write_json(intent, {**facts, "unclear_answer": f"invalid: {TEXT}"})
+    forgotten(table)
+    assert not list(files_with(table, TEXT))
+    kept = read_json(intent)
+    assert kept == {name: value for name, value in facts.items() if name != "unclear_answer"}
 
 
 def test_what_a_dead_run_left_of_it_goes_too(table: Table) -> None:
