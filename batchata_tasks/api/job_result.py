@@ -28,7 +28,8 @@ class JobResult:
     document on which the answer rests, as in the column `_citations`; None if the job did not ask
     for them. Tokens and `cost_usd` (US dollars) count all attempts; `cost_usd` is nan without a
     known price, and while the job is held: nobody knows yet what it costs. `error` is None if the
-    job succeeded.
+    job succeeded. `outcome` is how it ended, as in the column `_status`, and `batch_id` the
+    provider's id of the batch that answered it last; both are None if it has not ended.
     """
 
     job_id: str
@@ -39,6 +40,8 @@ class JobResult:
     output_tokens: int = 0
     cost_usd: float = 0.0
     error: str | None = None
+    outcome: str | None = None
+    batch_id: str | None = None
 
     def __repr__(self) -> str:
         facts = [f"{name}={shortened(value, _SHOWN)!r}" for name, value in self._told() if value]

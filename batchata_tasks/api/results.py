@@ -54,6 +54,7 @@ class _Answer(NamedTuple):
     input_tokens: int
     output_tokens: int
     cost_usd: Decimal | None
+    batch_id: str | None
 
 
 _READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields))
@@ -196,13 +197,14 @@ def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
 def _result(job_id: str, terms: Terms, answer: _Answer) -> JobResult:
     text, cost = answer.response or "", answer.cost_usd
     parsed = error = None
-    if answer.status != Outcome.SUCCEEDED:
-        error = answer.error or answer.status
+    outcome = answer.status
+    if outcome != Outcome.SUCCEEDED:
+        error = answer.error or outcome
     elif terms.schema is not None:
         parsed, problem = terms.schema.read(text)
         # it passed when it landed; its class has changed since, or something that it looks at
         if parsed is None:
-            error = describe(ErrorCode.RESPONSE, problem)
+            error, outcome = describe(ErrorCode.RESPONSE, problem), Outcome.INVALID.value
     return JobResult(
         job_id,
         response=text,
@@ -212,6 +214,8 @@ def _result(job_id: str, terms: Terms, answer: _Answer) -> JobResult:
         output_tokens=answer.output_tokens,
         cost_usd=float("nan") if cost is None else float(cost),
         error=error,
+        outcome=outcome,
+        batch_id=answer.batch_id,
     )
 
 

@@ -225,6 +225,8 @@ class _Prices:
             output_tokens=priced.usage.output_tokens,
             cost_usd=float("nan") if priced.cost is None else float(usd(priced.cost)),
             error=error,
+            outcome=outcome.value,
+            batch_id=self._look.batch_id,
         )
 
     def _priced(self, answer: Answer, job: SentJob | None) -> Priced:

@@ -75,6 +75,7 @@ def test_models_of_both_providers_in_one_batch(
         assert result.response == answer_text(provider, body)
         assert isinstance(result.parsed_response, Label) is (name[0] == "b")
         assert result.is_success()
+        assert (result.outcome, result.batch_id) == ("succeeded", rows[name]["_batch_id"])
         assert result.cost_usd > 0
     assert run.receipt is not None
     assert run.receipt.provider == "anthropic, openai"
@@ -387,6 +388,7 @@ def test_a_cost_limit_binds_all_models(batch: Batch, emulator: Emulator) -> None
     assert run.receipt is not None
     assert (run.receipt.result, run.receipt.exit_code) == ("cost_limit_reached", 4)
     unsent = [result for result in results.values() if not result.is_success()]
+    assert {(result.outcome, result.batch_id) for result in unsent} == {(None, None)}
     assert 0 < len(unsent) < 10
     assert all(result.error == "not sent: cost limit reached" for result in unsent)
     assert float(run.receipt.cost_usd or 1) <= limit

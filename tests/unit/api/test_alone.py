@@ -188,6 +188,7 @@ def test_results_of_a_batch_that_another_object_created(provider: Provider) -> N
     batch_id = provider.create_batch([job(provider, "1", response_model=Label)])
     own, other = provider.get_batch_results(batch_id), type(provider)().get_batch_results(batch_id)
     assert Label.model_validate_json(other[0].response) == own[0].parsed_response
+    assert (other[0].outcome, other[0].batch_id) == ("succeeded", batch_id)
     assert (other[0].parsed_response, other[0].error, other[0].cost_usd) == (
         None,
         None,
