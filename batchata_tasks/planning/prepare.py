@@ -139,7 +139,8 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     if (pilot := stored.get("pilot")) and not pilot["once"]:
         del pilot["once"]
     facts = {"spec": stored, **table.answers.to_json()}
-    content = f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}"
+    digested = {**facts, "spec": _as_before(stored)}
+    content = f"{json.dumps(digested, sort_keys=True)} {table.builder.constant}"
     for route in table.builder.routes:
         if percent := route.provider.surcharge(route.model):
             content += f" {route.destination.key} + {percent} %"
@@ -147,6 +148,14 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     prices = {route.destination.key: rates_json(route.rates) for route in table.builder.routes}
     text = json.dumps({**facts, "prices": prices}, sort_keys=True)
     return {"name": spec.name, "spec": text, "spec_digest": digest}
+
+
+def _as_before(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored spec as versions wrote it that knew no default of a delimiter but a comma."""
+    form = stored.get("csv")
+    if not form or form["delimiter"] is not None:
+        return stored
+    return {**stored, "csv": {**form, "delimiter": ","}}
 
 
 def prepare_jobs(
