@@ -31,7 +31,7 @@ from batchata_tasks.execution.earlier import EarlierAnswers, RetiredValues
 from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.overdue import set_aside
-from batchata_tasks.execution.reread import REREAD, readings_of
+from batchata_tasks.execution.reread import REREAD, as_landed, by_schema, invalid_in, readings_of
 from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import rows_named
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 _ERRORS_KEPT = 5
 _ERROR_CHARS = 200
+_INVALID, _NAMED = "invalid", 1000  # of a commit: the custom_ids, if they are not too many
 
 
 def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
@@ -123,6 +124,8 @@ class _Part:
         columns = self._columns(answers.common)
         commit, live = commit_of(context.folder, chunk.id), context.run.held.answers
         self._readings = readings_of(commit, self._columns, live)
+        self._invalid: list[str] | None = commit.get(_INVALID)
+        self._answers, self._schema = answers, columns
         self.dataset = Dataset(
             context.folder.data,
             columns,
@@ -155,11 +158,13 @@ class _Part:
     def rows(self, look: BatchLook | None, paths: list[Path]) -> Iterator[pa.RecordBatch]:
         """Yield the rows, one for each of the chunk's requests.
 
-        If it landed before, rows that were forgotten since are left out, and kept answers are read
-        by the models that read them since.
+        If it landed before, rows that were forgotten since are left out, no row is invalid that was
+        not, and kept answers are read by the models that read them since.
         """
+        landed = None if self._invalid is None else by_schema(self._answers, self._schema)
+        invalid = pa.array(self._invalid or [], pa.string())
         for batch in self._collected(look, paths):
-            rows = batch
+            rows = batch if landed is None else as_landed(batch, landed, invalid)
             if len(self._forgotten):
                 rows = rows.filter(pc.invert(pc.is_in(rows.column("_custom_id"), self._forgotten)))
             for reading in self._readings:
@@ -219,9 +224,11 @@ def _land(
     part = _Part(context, chunk, enriched_at)
     replaced, report = part.replaced(), part.collector.report
     errors: Counter[str] = Counter()
+    invalid = list[str]()
     with part.file() as writer:
         for batch in part.rows(look, paths):
             writer.write_batch(batch)
+            invalid += invalid_in(batch)
             texts = batch.column("_error").drop_null().to_pylist()
             errors.update(text[:_ERROR_CHARS] for text in texts)
         ledger.collect(context.lease, chunk, report.tallies, report.overhead, part.retried())
@@ -235,6 +242,8 @@ def _land(
             "replaces": sorted(replaced),
             "begins": start_of(paths) if report.broken_lines and not report.read_lines else None,
             "unreadable_batch": is_unreadable(chunk, report),
+            # else nobody knows, if rows are landed again, whether a class has become stricter
+            **({_INVALID: invalid} if len(invalid) <= _NAMED else {}),
             # rows are landed once more if the dataset's files were lost
             **{name: before[name] for name in (FORGOTTEN, REREAD) if name in before},
         }

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from batchata_tasks.common.files import write_json
 from batchata_tasks.dataset.columns import conformed
 from batchata_tasks.execution.lost_files import commit_of_landed
-from batchata_tasks.planning.fingerprint import schema_part, with_schema
+from batchata_tasks.planning.fingerprint import schema_part, schema_part_of, with_schema
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.types.outcome import Outcome
 
@@ -76,6 +76,39 @@ class Reading:
             for name in self.schema.names
         ]
         return Reread(pa.RecordBatch.from_arrays(columns, schema=self.schema), values)
+
+
+def invalid_in(rows: pa.RecordBatch) -> list[str]:
+    """Return the custom_ids of rows whose answers were refused."""
+    is_invalid = pc.equal(rows.column("_status"), Outcome.INVALID.value)
+    return rows.column("_custom_id").filter(is_invalid).drop_null().to_pylist()
+
+
+def by_schema(model: AnswerSchemas, schema: pa.Schema) -> Reading:
+    """Return how a model's JSON Schema alone reads answers, without the validators of a class."""
+    common = model.common
+    names = ["response"] if common is None else common.arrow.names
+    without_class = AnswerSchemas.from_json({"schema": None if common is None else common.stored})
+    return Reading(without_class, schema_part_of(common), schema, names)
+
+
+def as_landed(rows: pa.RecordBatch, reading: Reading, invalid: pa.Array) -> pa.RecordBatch:
+    """Return rows of which none is invalid that was not when it landed.
+
+    A class may have become stricter since. What it refuses by now is as its schema alone has it,
+    which is what `reading` reads; `invalid` has the custom_ids of the rows that were refused then.
+    """
+    names = rows.column("_custom_id")
+    known = pc.or_(pc.is_in(names, invalid), pc.is_null(names))
+    # what was asked for under another model is for today's to judge
+    is_of_model = pc.ends_with(rows.column("_fingerprint"), f".{reading.part}")
+    is_invalid = pc.equal(rows.column("_status"), Outcome.INVALID.value)
+    refused = pc.and_not(pc.and_(is_invalid, is_of_model), known)
+    if not pc.any(refused).as_py():
+        return rows
+    read = reading.read(rows).rows
+    columns = [pc.if_else(refused, read.column(n), rows.column(n)) for n in rows.schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
 
 
 def _is_readable(status: str, fingerprint: str, text: str | None) -> bool:

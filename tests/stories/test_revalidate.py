@@ -344,3 +344,18 @@ def test_rows_of_another_model_that_were_not_read_are_sent(table: Table) -> None
     shutil.rmtree(table.output)
     table.run(response_schema=LABEL_ALONE)
     assert sent(table) == 24
+
+
+@pytest.mark.parametrize("rows", [4, 12])
+def test_a_lost_part_is_as_valid_as_it_was(table: Table, rows: int) -> None:
+    """A class that has become stricter refuses nothing that landed, and pays for nothing again."""
+    spec = {**model(table, ("x",)), "max_attempts": 1}
+    table.run(**spec, items_per_batch=rows)
+    before = table.rows()
+    assert {row["_status"] for row in before} == {"succeeded", "invalid"}
+    file = table.folder / "refusing_x.py"
+    file.write_text(MODEL.replace("{refused}", "('x', 'y')"))
+    lose_parts(table)
+    table.run(**spec)
+    assert table.rows() == before
+    assert sent(table) == 12
