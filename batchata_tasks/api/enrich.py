@@ -66,6 +66,7 @@ class SpecOptions(TypedDict, total=False):
     cache: bool
     columns: list[str] | None
     on_missing: Literal["keep", "mark", "delete"]
+    max_missing_share: float
     items_per_batch: int | None
     max_parallel_batches: int
     cost_limit_usd: float | None

@@ -55,21 +55,31 @@ META_FIELDS = pa.schema(
         pa.field("_enriched_at", pa.timestamp("us", tz="UTC")),
     ]
 )
+MISSING_SINCE = pa.field("_missing_since", pa.timestamp("us", tz="UTC"))
+"""Since when the source lacks a row; null if it has it. Only datasets of `on_missing: mark` have
+it."""
+OWN_NAMES = (*META_FIELDS.names, MISSING_SINCE.name)
+"""The names of all columns that come neither from a source nor from an answer."""
 _TEXT_ANSWER = pa.schema([pa.field("response", pa.string())])
 
 
 def dataset_schema(
-    carried: pa.Schema, response: ResponseSchema | None, retired: pa.Schema | None = None
+    carried: pa.Schema,
+    response: ResponseSchema | None,
+    retired: pa.Schema | None = None,
+    *,
+    marks: bool = False,
 ) -> pa.Schema:
     """Return the columns: key and carried columns, the answer's fields, then the metadata.
 
     `retired` columns, which are kept though the spec no longer names them, follow the carried ones.
+    `marks`: rows that the source lacks are marked.
 
     Raises:
         SpecError: two of them have the same name.
     """
     answers = response.arrow if response is not None else _TEXT_ANSWER
-    taken = dict.fromkeys([*META_FIELDS.names, *SYSTEM_FIELDS.names], "a metadata column")
+    taken = dict.fromkeys([*OWN_NAMES, *SYSTEM_FIELDS.names], "a metadata column")
     retired = retired or pa.schema([])
     for fields, what in (
         (carried, "a source column"),
@@ -84,7 +94,7 @@ def dataset_schema(
                 message = f"the column {name!r} is {what} and {taken[name]} as well; {remedy}."
                 raise SpecError(message)
             taken[name] = what
-    columns = (*carried, *retired, *answers, *META_FIELDS)
+    columns = (*carried, *retired, *answers, *META_FIELDS, *([MISSING_SINCE] if marks else []))
     return pa.schema([pa.field(field.name, field.type) for field in columns])
 
 

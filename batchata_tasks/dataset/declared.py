@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # 2 since fingerprints are of version 2: code that reads 1 alone would send such rows again
 _FORMAT = 2
-_FORMATS = (1, _FORMAT)
+_MARKED_FORMAT = 3  # of datasets whose rows may be marked: code that reads 2 would drop the marks
+_FORMATS = (1, _FORMAT, _MARKED_FORMAT)
 
 
 class Role(StrEnum):
@@ -61,12 +62,14 @@ class Column:
 class DeclaredSchema:
     """The columns of a dataset, in their order.
 
+    `marks`: it has a column that tells since when the source lacks a row.
     `notes_legacy`: their legacy types are noted, if they have any. A record by an earlier version
     does not have them yet.
     """
 
     columns: tuple[Column, ...] = ()
     notes_legacy: bool = True
+    marks: bool = False
 
     def of(self, roles: Container[Role]) -> pa.Schema:
         """Return the columns of some roles, as a schema."""
@@ -89,7 +92,8 @@ class DeclaredSchema:
     def _to_json(self) -> dict[str, Any]:
         kept = [_column_json(c) for c in self.columns if c.role is not Role.RETIRED]
         retired = [_column_json(c) for c in self.columns if c.role is Role.RETIRED]
-        return {"format": _FORMAT, "columns": kept, "retired": retired}
+        number = _MARKED_FORMAT if self.marks else _FORMAT
+        return {"format": number, "columns": kept, "retired": retired}
 
     @classmethod
     def read(cls, folder: DatasetFolder) -> DeclaredSchema | None:
@@ -106,8 +110,8 @@ class DeclaredSchema:
             raise StorageError(message)
         try:
             stored = cast("list[dict[str, str]]", record["columns"] + record["retired"])
-            noted = record["format"] == _FORMAT
-            return cls(tuple(_column_of(one, noted=noted) for one in stored), noted)
+            noted, marks = record["format"] >= _FORMAT, record["format"] == _MARKED_FORMAT
+            return cls(tuple(_column_of(one, noted=noted) for one in stored), noted, marks)
         except (KeyError, TypeError, ValueError, binascii.Error, pa.ArrowException) as error:
             message = f"{path} is damaged ({error!r}); delete it: it is made anew from the parts."
             raise StorageError(message) from error

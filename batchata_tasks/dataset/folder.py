@@ -41,6 +41,7 @@ class DatasetFolder:
         self.twice = self.own / "twice"  # batches of creates that were accepted twice
         self.runs = self.own / "runs"
         self.jobs = self.own / "jobs"  # those of the newest runs of a Batch
+        self.deleting = self.own / "deleting.bin"  # keys (digests) whose rows are being taken out
         self.last_error = self.own / "last_error.json"  # of the last start, for `batchata status`
 
     @classmethod

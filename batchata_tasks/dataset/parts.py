@@ -13,17 +13,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchata_tasks.common.arrow_types import as_stored
-from batchata_tasks.common.canonical import key_digest
+from batchata_tasks.common.canonical import key_digest, key_digests
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import durable, storage_errors, sync_folder
 from batchata_tasks.dataset.columns import (
-    META_FIELDS,
+    MISSING_SINCE,
+    OWN_NAMES,
     conformed,
     keys_of,
     without,
@@ -78,7 +81,7 @@ class Dataset:
     @property
     def answers(self) -> list[str]:
         """The columns that hold answers."""
-        others = {*self.key, *self.carried, *self.retired, *META_FIELDS.names}
+        others = {*self.key, *self.carried, *self.retired, *OWN_NAMES}
         return [name for name in self.schema.names if name not in others]
 
     @property
@@ -164,6 +167,29 @@ class Dataset:
             self._rewrite(
                 self.parts()[part], lambda batch, new=rows: self._carried(batch, new), self.schema
             )
+
+    def mark(
+        self, gone: Mapping[str, set[bytes]], back: Mapping[str, set[bytes]], moment: int
+    ) -> None:
+        """Note in rows of some keys (digests, by part) since when the source lacks them.
+
+        In those of the keys in `back` it is noted that the source has them again. `moment` is in
+        microseconds since 1970.
+        """
+        for part in dict.fromkeys((*gone, *back)):
+            marked = partial(self._marked, gone.get(part, set()), back.get(part, set()), moment)
+            self._rewrite(self.parts()[part], marked, self.schema)
+
+    def _marked(
+        self, gone: set[bytes], back: set[bytes], moment: int, batch: pa.RecordBatch
+    ) -> pa.RecordBatch:
+        rows, kind = self.conformed(batch), MISSING_SINCE.type
+        digests = key_digests(keys_of(rows, self.key))
+        at = rows.schema.get_field_index(MISSING_SINCE.name)
+        is_gone, is_back = (pa.array([one in keys for one in digests]) for keys in (gone, back))
+        marks = pc.if_else(is_gone, pa.scalar(moment, kind), rows.column(at))
+        marks = pc.if_else(is_back, pa.scalar(None, kind), marks)
+        return rows.set_column(at, MISSING_SINCE, marks)
 
     def change(
         self, parts: Iterable[str], change: Callable[[pa.RecordBatch], pa.RecordBatch]

@@ -51,6 +51,10 @@ class StoredColumns:
         """Whether any row has landed, or is on its way."""
         return bool(self._parts or self._unlanded)
 
+    def has_in_parts(self, column: str) -> bool:
+        """Whether a part has a column."""
+        return any(column in schema.names for schema in self._parts.values())
+
     def source_columns(self, carried: list[str]) -> list[str]:
         """Return the parts' columns that came from a source: `carried`, and those of manifests."""
         landed = [chunk for path in self._dataset.parts().values() for chunk in chunks_in(path)]

@@ -121,6 +121,7 @@ class _Part:
         retired = declared.of((Role.RETIRED,))
         others = [f for f in source if f.name not in {*known.names, *retired.names}]
         self._carried, self._retired = pa.schema([*known, *others]), retired
+        self._marks = declared.marks
         columns = self._columns(answers.common)
         commit, live = commit_of(context.folder, chunk.id), context.run.held.answers
         self._readings = readings_of(commit, self._columns, live)
@@ -148,7 +149,7 @@ class _Part:
 
     def _columns(self, response: ResponseSchema | None) -> pa.Schema:
         """Return the dataset's columns under a response model."""
-        return dataset_schema(self._carried, response, self._retired)
+        return dataset_schema(self._carried, response, self._retired, marks=self._marks)
 
     def file(self) -> AbstractContextManager[pq.ParquetWriter]:
         """Return the file of the part, which appears when it is whole."""

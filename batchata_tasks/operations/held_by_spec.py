@@ -12,6 +12,7 @@ from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.filled_by import require_own_spec
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
 from batchata_tasks.execution.land import emptying
+from batchata_tasks.execution.missing import finish_deletion
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.pipeline.lost import lost_chunks
 from batchata_tasks.planning.prepare import prepare_run
@@ -48,7 +49,9 @@ class HeldBySpec:
             LeaseError: another process took the dataset over.
         """
         self.held.ledger.check_lease(self.held.lease)  # right before files change
-        self.ready.table.dataset.tidy()
+        dataset = self.ready.table.dataset
+        dataset.tidy()
+        finish_deletion(self.held, dataset)
 
     def adopt_columns(self) -> None:
         """Give all rows the columns of the spec's response model of today, as a run does."""

@@ -17,6 +17,7 @@ from batchata_tasks.execution.intent_files import require_current_budgets
 from batchata_tasks.execution.land import emptying
 from batchata_tasks.execution.last_error import keep, kept_errors
 from batchata_tasks.execution.lost_files import write_anew
+from batchata_tasks.execution.missing import finish_deletion
 from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkState, RunEnd
@@ -121,6 +122,7 @@ def _hand_over(dataset: Dataset, held: OwnDataset) -> None:
     """Let a dataset be changed by the run that holds it, and finish what a dead one had begun."""
     dataset.gate, dataset.emptied = held.require_lease, emptying(held)
     dataset.tidy()
+    finish_deletion(held, dataset)
 
 
 def _run(context: PlanningRun, steps: Steps) -> Receipt:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.canonical import key_digest
+from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.dataset.columns import keys_of, replaced_keys
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.part_files import is_merged, part_of_chunk
+from batchata_tasks.execution.forgotten import forgotten_names
 from batchata_tasks.execution.land import emptying, land_again
 from batchata_tasks.execution.run_context import restored_context
+from batchata_tasks.types.ids import custom_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +31,7 @@ def land_lost_parts(held: HeldDataset, chunks: list[Chunk]) -> list[Chunk]:
     superseded, not_landed = _Superseded(held), list["Chunk"]()
     for chunk in chunks:
         own = superseded.keys(chunk)
-        gone = {key for key in own if superseded.has(chunk, key)}
+        gone = {key for key in own if superseded.has(chunk, key)} | superseded.taken_out(chunk)
         if gone == own:  # the last rows went while they were in a merged part
             emptying(held)([chunk.id])
             continue
@@ -73,8 +75,20 @@ class _Superseded:
 
     def keys(self, chunk: Chunk) -> set[bytes]:
         """Return the keys of a chunk's rows."""
-        rows = keys_of(self._manifest(chunk), self._spec_key(chunk))
-        return {key_digest(row_key) for row_key in rows}
+        return set(self._keys_in_order(chunk))
+
+    def taken_out(self, chunk: Chunk) -> set[bytes]:
+        """Return the keys of a chunk's rows that were deleted since."""
+        names = forgotten_names(self._held.folder, self._held.ledger, chunk.id)
+        if not names:
+            return set()
+        row_ids = self._manifest(chunk)["_row_id"].to_pylist()
+        pairs = zip(row_ids, self._keys_in_order(chunk), strict=True)
+        gone = set(names)
+        return {key for row_id, key in pairs if custom_id(chunk.id, row_id) in gone}
+
+    def _keys_in_order(self, chunk: Chunk) -> list[bytes]:
+        return key_digests(keys_of(self._manifest(chunk), self._spec_key(chunk)))
 
     def _manifest(self, chunk: Chunk) -> pa.Table:
         return read_chunk_manifest(self._held.folder.manifest(chunk.id))

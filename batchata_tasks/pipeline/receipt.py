@@ -203,6 +203,9 @@ class Receipt:
             "too large to send": plan["too_large"],
             "with new values in carried columns": plan["carried"],
             "recovered from earlier batches": plan["recovered"],
+            "no longer in the source: marked": plan["marked"],
+            "no longer in the source: deleted": plan["deleted"],
+            "in the source again: marked no more": plan["returned"],
         }
         text = _counts({what: count for what, count in counts.items() if count})
         return [("Also", text)] if text else []

@@ -15,6 +15,7 @@ from batchata_tasks.dataset.manifest import plan_bodies, write_chunk_manifest
 from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.lost_files import write_spec
+from batchata_tasks.execution.missing import follow_source
 from batchata_tasks.execution.poll import poll
 from batchata_tasks.execution.submit import submit
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState, RunPhase
@@ -24,6 +25,7 @@ from batchata_tasks.pipeline.recover import land_recovered
 from batchata_tasks.pipeline.rounds import plan_round
 from batchata_tasks.pipeline.start import in_flight_keys
 from batchata_tasks.planning.estimate import forecast_costs, measures
+from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options, PlanSummary
@@ -72,7 +74,7 @@ def _planned(
     The rows that `recovery` has answers for are planned apart.
     """
     table, dataset_id = run.table, run.lease.dataset_id
-    recovery = recovery or Recovery({})
+    is_last, recovery = recovery is None, recovery or Recovery({})
     folder = run.folder.run_folder(run.run_id)
 
     def progress(rows: int) -> None:
@@ -97,12 +99,16 @@ def _planned(
         table.dataset.check_key,
     )
     spans = planner.run(in_flight)
+    if is_last:
+        require_whole_source(table, planner.missing, planner.summary)
     run.ledger.check_lease(run.lease)  # right before files change
     settled.declared.write(run.folder)  # before any part is rewritten
     table.dataset.tidy()
     table.dataset.supersede(planner.doubled)
     table.dataset.conform()
     table.dataset.carry(planner.carried)
+    if is_last:
+        follow_source(run.held, table, planner.missing)
     return planner, spans
 
 

@@ -100,6 +100,11 @@ class ComparedRows:
         same = column("input_high", self._at) == high
         return same & (column("input_low", self._at) == low)
 
+    @property
+    def landed_places(self) -> NDArray[np.int64]:
+        """The places of the rows among the landed ones; -1 if a row has not landed."""
+        return self._at
+
     def up_to_date(self, refresh_before: int | None) -> NDArray[np.bool_]:
         """Return which rows are up to date and not on their way."""
         if not self._is_same.any():

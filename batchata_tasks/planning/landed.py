@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.common.money import pico_from_usd
-from batchata_tasks.dataset.columns import COST, keys_of
+from batchata_tasks.dataset.columns import COST, MISSING_SINCE, keys_of
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.planning.fingerprint import (
     INPUT_BYTES,
@@ -60,6 +60,7 @@ _COLUMNS = {
     "others": "<i4",
     "carried": "<u8",
     "status": "<i4",
+    "marked": "u1",
     "part": "<i4",
     "error": "<i8",
     "cost": "<i8",
@@ -132,6 +133,11 @@ class Landed:
         """Return a column's values at some places; what it has at -1 means nothing."""
         return self._columns[name][places]
 
+    @property
+    def marked(self) -> NDArray[np.bool_]:
+        """Which rows are marked as missing in the source."""
+        return self._columns["marked"].astype(np.bool_)
+
     def status(self, text: str) -> int:
         """Return the number that stands for a status."""
         return self._statuses.of(text)
@@ -184,6 +190,7 @@ class Landed:
     def _read(self) -> int:
         """Write the columns of all rows, in the order of the parts; return how many there are."""
         rows, names = 0, [*self._dataset.key, *self._dataset.carried, *STATE_COLUMNS]
+        names.append(MISSING_SINCE.name)
         with ExitStack() as files:
             streams = {
                 name: files.enter_context((self._folder / f"{name}.unsorted").open("wb"))
@@ -208,6 +215,7 @@ class Landed:
             "others": others,
             "carried": row_hashes(batch, self._dataset.carried_fields),
             "status": self._statuses.of_all(batch.column("_status")),
+            "marked": _is_marked(batch),
             "part": np.full(batch.num_rows, self._parts.of(part)),
             "error": self._errors.add(batch.column("_error")),
             "cost": _picodollars(batch.column("_cost_usd")),
@@ -282,6 +290,12 @@ class Landed:
         if not rows:  # an empty file cannot be mapped
             return np.empty(0, _COLUMNS[name])
         return np.memmap(self._folder / file, _COLUMNS[name], "r")
+
+
+def _is_marked(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    if MISSING_SINCE.name not in batch.schema.names:
+        return np.zeros(batch.num_rows, np.bool_)
+    return pc.is_valid(batch.column(MISSING_SINCE.name)).to_numpy(zero_copy_only=False)
 
 
 def _integers(column: pa.Array) -> NDArray[np.int64]:

@@ -25,6 +25,7 @@ from batchata_tasks.planning.compared_rows import ComparedRows
 from batchata_tasks.planning.fingerprint import changed, is_rehearsed, other_parts
 from batchata_tasks.planning.key_arrays import InFlight, SourceKeys
 from batchata_tasks.planning.landed import Landed, LandedRow
+from batchata_tasks.planning.missing import MissingRows, SourceLook
 from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
@@ -81,6 +82,7 @@ class Planner:
         self._reasons: Counter[str] = Counter()
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
         self.doubled: dict[str, set[bytes]] = {}  # rows to be deleted, by part
+        self.missing = MissingRows()
         limits = [route.provider.limits for route in table.builder.routes]
         self.packer = Packer(limits, table.spec.items_per_batch)
 
@@ -107,17 +109,19 @@ class Planner:
             keys = files.enter_context(closing(SourceKeys(self._folder / "keys.bin")))
             self.doubled = landed.doubled
             self.packer.pilot = self._pilot_rows(landed)
-            flying = InFlight(in_flight)
+            flying, look = InFlight(in_flight), SourceLook(table, landed)
             names = ["plan", "local", *(["claimed"] if self._claimed else [])]
             writers = {
                 name: files.enter_context(PlanWriter(self._folder, name, fields)) for name in names
             }
             for block in table.source.batches(table.columns.names):
                 with collector_paused():
-                    self._plan(self._kept(block), landed, keys, flying, writers)
+                    rows = self._kept(block, look)
+                    self._plan(rows, landed, keys, flying, writers, look)
                 self._progress(self.summary.source_rows)
             if (double := keys.first_double()) is not None:
                 raise self._doubled(*double)
+            self.missing = look.missing(flying)
 
     def _plan(
         self,
@@ -126,6 +130,7 @@ class Planner:
         keys: SourceKeys,
         flying: InFlight,
         writers: Mapping[str, PlanWriter],
+        look: SourceLook,
     ) -> None:
         """Plan the rows of a block."""
         if not len(rows):
@@ -135,6 +140,7 @@ class Planner:
         version = table.fingerprint_version
         compared = ComparedRows(rows, stored, self._builder, landed, flying, self._legacy, version)
         keys.add(compared.keys, rows.numbers)
+        look.note(compared.landed_places)
         self._write(rows, compared, self._wanted_rows(rows, compared), writers)
 
     def _finish(self) -> list[PlannedChunk]:
@@ -153,6 +159,10 @@ class Planner:
         pilot = self.packer.pilot
         summary.pilot = pilot if summary.requests > pilot else 0
         summary.carried = sum(len(rows) for rows in self.carried.values())
+        summary.returned = sum(len(keys) for keys in self.missing.back.values())
+        if (terms := self._spec.missing) is not None:
+            summary.deleted = self.missing.rows if terms.delete else 0
+            summary.marked = 0 if terms.delete else self.missing.rows
         return spans
 
     def _pilot_rows(self, landed: Landed) -> int:
@@ -172,11 +182,13 @@ class Planner:
                 return 0
         return pilot.rows
 
-    def _kept(self, block: Block) -> RowBlock:
+    def _kept(self, block: Block, look: SourceLook) -> RowBlock:
         """Return the rows of a block of the source that count; their keys are not null."""
         numbers = block.numbers(self.summary.source_rows)
         rows = RowBlock(block.rows, numbers, self._spec.key)
         counted = rows.take(self._builder.kept(rows))
+        if look.is_needed and len(counted) < len(rows):
+            look.note_left_out(block.rows)
         self.summary.source_rows += len(rows)
         self.summary.filtered += len(rows) - len(counted)
         for name in self._spec.key:

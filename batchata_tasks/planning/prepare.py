@@ -30,6 +30,7 @@ from batchata_tasks.sources.typed import Typed
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 from batchata_tasks.spec.overlap import refuse_overlap
+from batchata_tasks.spec.parts import MAX_MISSING_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
 
 
-# specs of versions that did not have these keys keep their digest
-_LATER_KEYS = ("csv", "retention")
+# with their defaults: specs of versions that did not have these keys keep their digest
+_LATER_KEYS = {"csv": None, "retention": None, "max_missing_share": MAX_MISSING_SHARE}
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     prices: a run keeps its prices, so that its bounds would be too low at a dearer address.
     """
     stored = spec.model_dump(mode="json")
-    for name in _LATER_KEYS:
-        if stored.get(name, ...) is None:
+    for name, default in _LATER_KEYS.items():
+        if stored.get(name, ...) == default:
             del stored[name]
     if (pilot := stored.get("pilot")) and not pilot["once"]:
         del pilot["once"]

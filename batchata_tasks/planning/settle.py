@@ -18,7 +18,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json_columns import JSON, is_json, type_name
 from batchata_tasks.common.widening import fits_always, keeps_identity, widened
 from batchata_tasks.dataset.answers import misfits
-from batchata_tasks.dataset.columns import META_FIELDS, dataset_schema
+from batchata_tasks.dataset.columns import MISSING_SINCE, OWN_NAMES, dataset_schema
 from batchata_tasks.dataset.declared import SOURCE_ROLES, Column, DeclaredSchema, Role
 from batchata_tasks.dataset.stored_columns import StoredColumns
 from batchata_tasks.planning.legacy import inferred_type
@@ -108,7 +108,12 @@ def settle(table: PreparedTable, folder: DatasetFolder, unlanded: Iterable[str] 
         for column in declared.columns
         if column.role in SOURCE_ROLES and column.name not in named
     ]
-    return _applied(table, stored, columns, retired)
+    # once it has marks, a dataset keeps them
+    marks = declared.marks or stored.has_in_parts(MISSING_SINCE.name)
+    missing = table.spec.missing
+    if missing is not None and not missing.delete:
+        marks = True
+    return _applied(table, stored, columns, retired, marks=marks)
 
 
 def _with_legacy(declared: DeclaredSchema) -> DeclaredSchema:
@@ -133,19 +138,25 @@ def _legacy(tonight: Values) -> pa.DataType | None:
 
 
 def _applied(
-    table: PreparedTable, stored: StoredColumns, columns: list[Column], retired: list[Column]
+    table: PreparedTable,
+    stored: StoredColumns,
+    columns: list[Column],
+    retired: list[Column],
+    *,
+    marks: bool,
 ) -> Settled:
     """Set the columns in source and dataset, having proven that Parquet holds them."""
     source = DeclaredSchema(tuple(columns))
     kept = DeclaredSchema(tuple(retired)).of((Role.RETIRED,))
-    schema = dataset_schema(source.of((Role.KEY, Role.CARRIED)), table.answers.common, kept)
+    carried = source.of((Role.KEY, Role.CARRIED))
+    schema = dataset_schema(carried, table.answers.common, kept, marks=marks)
     _require_storable(schema, table)
     dataset = table.dataset
     dataset.schema, dataset.retired = schema, kept.names
     shown = {column.name: _shown(column, table) for column in columns}
     table.source.declare(shown, {c.name: c.type for c in columns if c.type != shown[c.name]})
     answers = [Column(n, Role.ANSWER, schema.field(n).type) for n in dataset.answers]
-    declared = DeclaredSchema((*columns, *retired, *answers))
+    declared = DeclaredSchema((*columns, *retired, *answers), marks=marks)
     known = {*schema.names, *source.types()}
     return Settled(declared, _misfits(stored, answers, known), kept.names)
 
@@ -286,6 +297,6 @@ def _misfits(stored: StoredColumns, answers: list[Column], known: Container[str]
             for array in read()
         )
         for column in answers
-        if column.name not in META_FIELDS.names
+        if column.name not in OWN_NAMES
     }
     return {name: number for name, number in counts.items() if number}

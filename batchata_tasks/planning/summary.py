@@ -30,6 +30,9 @@ class PlanSummary:
     too_large: int = 0  # cannot be sent at all; land as errors
     recovered: int = 0  # answered by batches whose rows the dataset had lost
     carried: int = 0  # only carried columns changed: rewritten, nothing sent
+    marked: int = 0  # the source lacks them since now: marked so
+    deleted: int = 0  # the source lacks them: taken out of the dataset
+    returned: int = 0  # the source has them again: marked no more
     # answers that landed and the response model cannot hold: they stay in `_response` alone
     misfits: dict[str, int] = field(default_factory=dict[str, int])
     retired: list[str] = field(default_factory=list[str])  # columns that left `columns`, kept

@@ -11,7 +11,7 @@ import pyarrow.dataset as pads
 
 from batchata_tasks.common.errors import InputError, SpecError
 from batchata_tasks.common.money import dollars, pico_from_usd
-from batchata_tasks.dataset.columns import META_FIELDS
+from batchata_tasks.dataset.columns import OWN_NAMES
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.key_words import is_nested, key_values, places_of, typed_key
 from batchata_tasks.dataset.stored_json import from_parquet, schema_of_part
@@ -68,7 +68,7 @@ class OneRow:
     @property
     def answers(self) -> dict[str, Any]:
         """The fields of the answer."""
-        others = {*self.spec.carried, *META_FIELDS.names}
+        others = {*self.spec.carried, *OWN_NAMES}
         return {name: value for name, value in self.row.items() if name not in others}
 
     def to_json(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from batchata_tasks.pipeline.results_lacking import what_lacks
 from batchata_tasks.pipeline.revalidation import KeptAnswers
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
 from batchata_tasks.planning.estimate import forecast_costs, measures
+from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.rehearsal import replaces_answers
@@ -73,6 +74,7 @@ def preview(
         unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
         planner = _planner(ready, folder, dataset_id, ahead, unfinished, options)
         chunks, summary = planner.run(sent_keys), planner.summary
+        require_whole_source(ready.table, planner.missing, summary)
         usage = measures(ledger, ready.table, chunks, folder)
         sampled = sample_of(folder, sample, ready.table, chunks, usage) if sample else None
         chunks = _without_rows(chunks, ahead.uncertain_rows)

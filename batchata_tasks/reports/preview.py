@@ -135,6 +135,9 @@ class Preview:
             "  too large to send": summary.too_large,
             "  carried only": summary.carried,
             "  sent before": summary.recovered,
+            "  to be marked": summary.marked,
+            "  to be deleted": summary.deleted,
+            "  back again": summary.returned,
         }
         lines += [(label, f"{count:,}") for label, count in others.items() if count]
         if summary.retired:

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from batchata_tasks.common.text import pluralize, printable
-from batchata_tasks.dataset.columns import META_FIELDS
+from batchata_tasks.dataset.columns import OWN_NAMES
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.reports.printing import GAP, cell
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.spec.run import RunSpec
 
+_TOLD = ("_error", "_missing_since", "_cost_usd")
 _NARROW, _NARROWEST = 16, 10  # characters that a column keeps, also on a terminal of 80 or of 30
 
 
@@ -56,9 +57,9 @@ def rows_table(
 
 def _named(spec: RunSpec, rows: list[dict[str, Any]]) -> list[str]:
     """Return the columns that are shown unless others are asked for: those that say something."""
-    others = {*spec.carried, *META_FIELDS.names}
+    others = {*spec.carried, *OWN_NAMES}
     answers = [name for name in rows[0] if name not in others]
-    names = [*spec.key, "_status", *answers, *spec.carried, "_error", "_cost_usd"]
+    names = [*spec.key, "_status", *answers, *spec.carried, *_TOLD]
     return [name for name in dict.fromkeys(names) if any(row.get(name) is not None for row in rows)]
 
 

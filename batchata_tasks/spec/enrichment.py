@@ -16,7 +16,13 @@ from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.csv_format import CsvFormat  # noqa: TC001 - pydantic reads it
 from batchata_tasks.sources.forms import TableSource  # noqa: TC001 - pydantic reads it
 from batchata_tasks.sources.source import Source  # noqa: TC001 - as above
-from batchata_tasks.spec.parts import DEFAULT_PILOT, Turn
+from batchata_tasks.spec.parts import (
+    DEFAULT_PILOT,
+    MAX_MISSING_SHARE,
+    Missing,
+    Number,
+    Turn,
+)
 from batchata_tasks.spec.references import load_model, read_text
 from batchata_tasks.spec.run import RunSpec
 from batchata_tasks.types.destination import Destination
@@ -39,14 +45,20 @@ _NOT_BUILT: dict[str, Any] = {
     "enable_citations": False,
     "credentials": None,
 }
-_NOT_BUILT_VALUES = {"on_missing": ("mark", "delete")}
 
 # the keys as the README has them, which is how editors and Prefect's form show them
 ORDER = (
     *("spec_version", "name", "source", "where", "limit", "types", "csv", "on_null", "key"),
     *("model", "provider", "endpoint", "system", "prompt", "prompt_file", "messages"),
     *("response_model", "response_schema", "max_tokens", "params", "cache"),
-    *("output", "columns", "on_missing", "items_per_batch", "max_parallel_batches"),
+    *(
+        "output",
+        "columns",
+        "on_missing",
+        "max_missing_share",
+        "items_per_batch",
+        "max_parallel_batches",
+    ),
     *("cost_limit_usd", "budget", "pilot", "time_limit"),
     *("rerun_on", "max_attempts", "fail_if", "raw_files", "retention", "delete_results"),
 )
@@ -101,7 +113,20 @@ class EnrichmentSpec(RunSpec):
         default_factory=dict, description="Further parameters, passed on to the provider."
     )
     on_missing: Literal["keep", "mark", "delete"] = Field(
-        "keep", description="What happens to keys that left the source."
+        "keep",
+        description=(
+            "What happens to rows whose keys left the source: they stay, are marked in the column "
+            "`_missing_since`, or are deleted."
+        ),
+    )
+    max_missing_share: Number = Field(
+        MAX_MISSING_SHARE,
+        ge=0,
+        le=1,
+        description=(
+            "Largest share of the dataset's rows, 0 to 1, that one run marks or deletes; if more "
+            "are missing, it changes and sends nothing."
+        ),
     )
 
     @classmethod
@@ -147,11 +172,6 @@ class EnrichmentSpec(RunSpec):
                 message = (
                     f"`{key}` is a known key that this version does not support yet; remove it."
                 )
-                raise ValueError(message)
-        for key, values in _NOT_BUILT_VALUES.items():
-            if keys.get(key) in values:
-                value = f"`{key}: {keys[key]}`"
-                message = f"{value} is known, but this version does not support it yet; remove it."
                 raise ValueError(message)
         return {key: value for key, value in keys.items() if key not in _NOT_BUILT}
 
@@ -218,6 +238,13 @@ class EnrichmentSpec(RunSpec):
     def default_pilot(self) -> Pilot | None:
         """See RunSpec: a table may have more rows than somebody thinks."""
         return None if self.limited else DEFAULT_PILOT
+
+    @property
+    def missing(self) -> Missing | None:
+        """See RunSpec."""
+        if self.on_missing == "keep":
+            return None
+        return Missing(self.on_missing == "delete", self.max_missing_share)
 
     @property
     def origin(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -70,6 +70,19 @@ class Budget(BaseModel):
     def terms(self) -> BudgetTerms:
         """Return it as the ledger stores it."""
         return BudgetTerms(self.name, pico_from_usd(self.limit_usd), self.period, self.timezone)
+
+
+MAX_MISSING_SHARE = 0.2
+
+
+class Missing(NamedTuple):
+    """What happens with rows that the source lacks: they are marked, or deleted.
+
+    `most` is the largest share of the dataset's rows for which it does; above it, a run is refused.
+    """
+
+    delete: bool
+    most: float
 
 
 class Pilot(BaseModel):

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from batchata_tasks.spec.budget_file import named_budget
-from batchata_tasks.spec.parts import Budget, FailIf, Number, Pilot, PilotOrNone
+from batchata_tasks.spec.parts import Budget, FailIf, Missing, Number, Pilot, PilotOrNone
 
 if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
@@ -166,6 +166,11 @@ class RunSpec(BaseModel, ABC):
     @property
     def default_pilot(self) -> Pilot | None:
         """The pilot of a spec that says nothing of costs."""
+        return None
+
+    @property
+    def missing(self) -> Missing | None:
+        """What happens with rows of the dataset that the source lacks; None if they stay."""
         return None
 
     @property

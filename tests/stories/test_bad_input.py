@@ -404,7 +404,7 @@ CASES = [
         ("`endpoint`", "'chat' or 'responses'"),
         {"endpoint": "completions", **GPT},
     ),
-    Case("on-missing-delete", ("`on_missing: delete`", IN_WORDS), {"on_missing": "delete"}),
+    Case("on-missing-unknown", ("`on_missing`", "'delete'"), {"on_missing": "drop"}),
     Case("no-prompt", ("`prompt`", "`messages`", "exactly one"), {"prompt": ABSENT}),
     Case(
         "prompt-and-messages",

@@ -298,7 +298,6 @@ def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:
         "prompt_file",
         "messages",
         "response_schema",
-        "on_missing",
     }
     assert set(shown) == set(EnrichmentSpec.model_fields) - alternatives
     listed = EnrichmentSpec.model_json_schema()["properties"]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.common.text import printable
-from batchata_tasks.dataset.columns import META_FIELDS, keys_of
+from batchata_tasks.dataset.columns import OWN_NAMES, keys_of
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.planning.hints import nearest
 from batchata_tasks.planning.key_arrays import Keys, SourceKeys
@@ -21,7 +21,7 @@ from batchata_tasks.planning.values import python_values
 if TYPE_CHECKING:
     from batchata_tasks.operations.draft.facts import Column, TableFacts
 
-TAKEN = frozenset((*META_FIELDS.names, *SYSTEM_FIELDS.names))
+TAKEN = frozenset((*OWN_NAMES, *SYSTEM_FIELDS.names))
 """Names that the dataset has for itself."""
 _NAMES = ("id", "key", "uuid", "guid")
 _LESS = ("name", "code", "slug", "sku", "number", "nr", "no", "isbn", "url", "email")
