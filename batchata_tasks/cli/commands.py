@@ -24,7 +24,7 @@ from batchata_tasks.cli.emulator_help import EmulatorCommand
 from batchata_tasks.cli.init import init
 from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
-from batchata_tasks.cli.upkeep import compact, forget, revalidate
+from batchata_tasks.cli.upkeep import compact, forget, rename, revalidate
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.output import write_on
@@ -206,6 +206,10 @@ app.command(epilog="Example: `batchata revalidate deployments/specs/package-topi
 app.command(
     epilog="Example: `batchata forget deployments/specs/package-topics.yaml --key requests`"
 )(forget)
+
+app.command(
+    epilog="Example: `batchata rename deployments/specs/package-topics.yaml --column text=summary`"
+)(rename)
 
 app.command(epilog="Example: `batchata compact deployments/specs/package-topics.yaml`")(compact)
 

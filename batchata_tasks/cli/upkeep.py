@@ -55,6 +55,29 @@ def compact(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> 
     print_result(report, as_json=as_json)
 
 
+def rename(
+    spec: Spec,
+    column: Annotated[
+        str, typer.Option(help="The column's name until now, and its new one.", metavar="OLD=NEW")
+    ],
+    overrides: ReadWith = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rename a column of the source in the dataset, for free: no row is sent again for it.
+
+    Rename it in the source and in the spec first (key, columns, prompt), and change nothing else
+    meanwhile. The column may be part of the key, carried along, or only used by the prompt.
+
+    Exit codes: 0 done; 2 rows are on their way, the dataset has no such column, has the new name
+    already, or the prompt changed in more than the name; 1 and 130 as of `run`.
+    """
+    from batchata_tasks.operations.rename import rename as rename_column
+
+    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
+        report = rename_column(load(spec, overrides, None), column, Settings(), progress)
+    print_result(report, as_json=as_json)
+
+
 def forget(
     spec: Spec,
     key: Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 # 2 since fingerprints are of version 2: code that reads 1 alone would send such rows again
 _FORMAT = 2
-_MARKED_FORMAT = 3  # of datasets whose rows may be marked: code that reads 2 would drop the marks
-_FORMATS = (1, _FORMAT, _MARKED_FORMAT)
+_LATER_FORMAT = 3  # if rows may be marked, or columns were renamed: code that reads 2 knows neither
+_FORMATS = (1, _FORMAT, _LATER_FORMAT)
 
 
 class Role(StrEnum):
@@ -86,14 +86,16 @@ class DeclaredSchema:
     def write(self, folder: DatasetFolder) -> None:
         """Write the file, unless it says the same already."""
         record = self._to_json()
+        if self.marks or folder.renames.exists():
+            record["format"] = _LATER_FORMAT
         if read_json(_path(folder)) != record:
             write_json(_path(folder), record)
 
     def _to_json(self) -> dict[str, Any]:
         kept = [_column_json(c) for c in self.columns if c.role is not Role.RETIRED]
         retired = [_column_json(c) for c in self.columns if c.role is Role.RETIRED]
-        number = _MARKED_FORMAT if self.marks else _FORMAT
-        return {"format": number, "columns": kept, "retired": retired}
+        record: dict[str, Any] = {"format": _FORMAT, "columns": kept, "retired": retired}
+        return {**record, "marks": True} if self.marks else record
 
     @classmethod
     def read(cls, folder: DatasetFolder) -> DeclaredSchema | None:
@@ -110,11 +112,21 @@ class DeclaredSchema:
             raise StorageError(message)
         try:
             stored = cast("list[dict[str, str]]", record["columns"] + record["retired"])
-            noted, marks = record["format"] >= _FORMAT, record["format"] == _MARKED_FORMAT
+            noted, marks = record["format"] >= _FORMAT, bool(record.get("marks"))
             return cls(tuple(_column_of(one, noted=noted) for one in stored), noted, marks)
         except (KeyError, TypeError, ValueError, binascii.Error, pa.ArrowException) as error:
             message = f"{path} is damaged ({error!r}); delete it: it is made anew from the parts."
             raise StorageError(message) from error
+
+
+def rename_declared(folder: DatasetFolder, old: str, new: str) -> None:
+    """Give a column that comes from a source another name in what a dataset declares."""
+    if (declared := DeclaredSchema.read(folder)) is not None:
+        columns = (
+            replace(c, name=new) if c.name == old and c.role is not Role.ANSWER else c
+            for c in declared.columns
+        )
+        replace(declared, columns=tuple(columns)).write(folder)
 
 
 def _path(folder: DatasetFolder) -> Path:

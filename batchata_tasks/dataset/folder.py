@@ -42,6 +42,7 @@ class DatasetFolder:
         self.runs = self.own / "runs"
         self.jobs = self.own / "jobs"  # those of the newest runs of a Batch
         self.deleting = self.own / "deleting.bin"  # keys (digests) whose rows are being taken out
+        self.renames = self.own / "renames.json"  # of columns
         self.last_error = self.own / "last_error.json"  # of the last start, for `batchata status`
 
     @classmethod

@@ -59,6 +59,7 @@ PLANNED_FIELDS = tuple(
     name for name in SYSTEM_FIELDS.names if name not in ("_offset", "_prior_status", "_last_error")
 )
 """The system columns that a plan's first round gives a value, in their order."""
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
 _ALL_ROWS = 2**63
 _MOST_BYTES = 32_000_000  # of request bodies in memory: documents make them large
 
@@ -250,10 +251,12 @@ def sampled_bodies(folder: Path, start: int, stop: int, most: int) -> list[tuple
 
 def write_chunk_manifest(folder: Path, chunk: Chunk, path: Path) -> None:
     """Copy a chunk's rows from the plan to a file that outlives the plan."""
-    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     batches = _batches(folder / f"{plan_name(chunk)}.arrow", chunk.start, chunk.stop)
     first = next(batches)
-    with durable(path) as stream, pa.ipc.new_file(stream, first.schema, options=options) as writer:
+    with (
+        durable(path) as stream,
+        pa.ipc.new_file(stream, first.schema, options=_COMPRESSED) as writer,
+    ):
         writer.write_batch(first)
         for batch in batches:
             writer.write_batch(batch)
@@ -264,6 +267,28 @@ def write_manifest(path: Path, rows: pa.Table) -> None:
     with durable(path) as stream, pa.ipc.new_file(stream, rows.schema) as writer:
         for batch in rows.to_batches():
             writer.write_batch(batch)
+
+
+def rename_in_manifest(path: Path, old: str, new: str) -> None:
+    """Write a chunk's manifest anew with another name for a column, if it has it."""
+    own = manifest_schema(path)
+    if old not in own.names:
+        return
+    schema = renamed_schema(own, old, new)
+    with durable(path) as stream, pa.ipc.new_file(stream, schema, options=_COMPRESSED) as writer:
+        for batch in manifest_batches(path):
+            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+
+
+def renamed_schema(schema: pa.Schema, old: str, new: str) -> pa.Schema:
+    """Return a schema with another name for a column."""
+    return pa.schema([_renamed(field, old, new) for field in schema])
+
+
+def _renamed(field: pa.Field, old: str, new: str) -> pa.Field:
+    if field.name != old:
+        return field
+    return pa.field(new, field.type, metadata=field.metadata)
 
 
 def read_plan(folder: Path, name: str) -> pa.Table:

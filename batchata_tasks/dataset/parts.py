@@ -31,6 +31,7 @@ from batchata_tasks.dataset.columns import (
     keys_of,
     without,
 )
+from batchata_tasks.dataset.manifest import renamed_schema
 from batchata_tasks.dataset.part_files import (
     READ_ROWS,
     TakenOver,
@@ -138,13 +139,7 @@ class Dataset:
 
     def check_key(self, stored: pa.Schema) -> None:
         """Refuse a key other than the one that rows were written, or sent, with."""
-        for name in self.key:
-            if name not in stored.names:
-                message = (
-                    f"key: the dataset in {self.data} has no column {name!r}; "
-                    "a dataset keeps its key: name another `output`."
-                )
-                raise SpecError(message)
+        check_key(self.key, self.data, stored)
 
     def supersede(self, replaced: Mapping[str, set[bytes]]) -> None:
         """Take the given keys (digests) out of older parts; a part left empty is deleted.
@@ -199,6 +194,15 @@ class Dataset:
             self._rewrite(
                 self.parts()[part], lambda batch: change(self.conformed(batch)), self.schema
             )
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a column another name in all parts that have it; its values stay as they are."""
+        for part, path in self.parts().items():
+            with part_errors(part):
+                own = schema_of_part(pq.read_schema(path))
+            if old in own.names:
+                schema = renamed_schema(own, old, new)
+                self._rewrite(path, partial(_under, schema), schema)
 
     def conform(self, but: Container[str] = ()) -> None:
         """Rewrite parts that were written with other columns: one schema for all.
@@ -297,6 +301,22 @@ class Dataset:
             if merged is not None:
                 writer.add_key_value_metadata(merged.footer())
             yield writer
+
+
+def _under(schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+def check_key(key: list[str], data: Path, stored: pa.Schema) -> None:
+    """Refuse a key other than the one that the rows in `data` were written, or sent, with."""
+    for name in key:
+        if name not in stored.names:
+            message = (
+                f"key: the dataset in {data} has no column {name!r}; a dataset keeps its key: name "
+                "another `output`, or, if the column was renamed, give `batchata rename SPEC "
+                f"--column OLD={name}`."
+            )
+            raise SpecError(message)
 
 
 class _PartWriter(pq.ParquetWriter):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.clock import at_awake, awake_clock
 from batchata_tasks.dataset.manifest import plan_columns
+from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.execution.run_ref import RunRef
 from batchata_tasks.ledger import SENDING_ENDS, ChunkKind, ChunkState, Ledger, StopReason
 from batchata_tasks.planning.limits import limits_of
@@ -331,7 +332,17 @@ def restored_context(held: HeldDataset, run: RunRow) -> RunContext:
     answers = AnswerSchemas.from_json(stored)
     if held.answers is not None:
         answers = answers.with_classes_of(held.answers)
-    return RunContext(held, run.id, stored_spec(stored), answers, continued=True, sends=False)
+    spec = _under_todays_names(stored, Renames.read(held.folder))
+    return RunContext(held, run.id, spec, answers, continued=True, sends=False)
+
+
+def _under_todays_names(stored: dict[str, Any], renames: Renames) -> RunSpec:
+    """Return the spec that the ledger keeps of a run, its columns called as they are by now."""
+    spec, known = stored_spec(stored), len(stored.get("renames", []))
+    if isinstance(spec, JobsSpec) or known == len(renames):
+        return spec
+    columns = None if spec.columns is None else renames.today(spec.columns, known)
+    return spec.model_copy(update={"key": renames.today(spec.key, known), "columns": columns})
 
 
 def stored_spec(stored: dict[str, Any]) -> RunSpec:

@@ -61,6 +61,12 @@ class Runs(Leases):
         connection.execute(insert(t.runs).values(row))
         return run_id
 
+    @writes
+    def set_spec(self, connection: Connection, lease: Lease, run_id: str, spec: str) -> None:
+        """Keep another record (JSON) of a run's spec."""
+        self._check(connection, lease)
+        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(spec=spec))
+
     @reads
     def run(self, connection: Connection, run_id: str) -> Row[Any]:
         """Return one run's row."""

@@ -13,6 +13,7 @@ from batchata_tasks.execution.filled_by import require_own_spec
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
 from batchata_tasks.execution.land import emptying
 from batchata_tasks.execution.missing import finish_deletion
+from batchata_tasks.execution.renaming import finish_renaming
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.pipeline.lost import lost_chunks
 from batchata_tasks.planning.prepare import prepare_run
@@ -93,9 +94,16 @@ class HeldBySpec:
 
 @contextmanager
 def held_by_spec(
-    spec: EnrichmentSpec, settings: Settings, progress: Progress | None, doing: str
+    spec: EnrichmentSpec,
+    settings: Settings,
+    progress: Progress | None,
+    doing: str,
+    *,
+    renames: bool = False,
 ) -> Generator[HeldBySpec, None, None]:
     """Hold the dataset of a spec; `doing` tells others why.
+
+    If it `renames`, the spec may have another name for a column of the key than the dataset.
 
     Raises:
         InputError: the spec is wrong, or there is no dataset of it.
@@ -115,7 +123,11 @@ def held_by_spec(
         hold_dataset(spec.output, settings, progress, f"{doing} {spec.name}") as held,
         held.landing_alone(),
     ):
+        finish_renaming(held)
         dataset = ready.table.dataset
+        if not renames:
+            for schema in dataset.schemas().values():
+                dataset.check_key(schema)
         dataset.gate, dataset.emptied = held.require_lease, emptying(held)
         unlanded = held.ledger.unfinished_chunks(held.lease.dataset_id, "")
         settled = settle(ready.table, held.folder, [chunk.id for chunk in unlanded])

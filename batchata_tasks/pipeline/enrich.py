@@ -19,6 +19,7 @@ from batchata_tasks.execution.last_error import keep, kept_errors
 from batchata_tasks.execution.lost_files import write_anew
 from batchata_tasks.execution.missing import finish_deletion
 from batchata_tasks.execution.open_adapters import OpenAdapters
+from batchata_tasks.execution.renaming import finish_renaming, restore_renames
 from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkState, RunEnd
 from batchata_tasks.pipeline.finish import finish, stop
@@ -91,6 +92,11 @@ def run_prepared(
     ):
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
+        finish_renaming(held)
+        if restore_renames(held):
+            ready = prepare_run(ready.spec, ready.settings)
+            for adapter in ready.adapters:
+                adapters.add(adapter)
         _hand_over(ready.table.dataset, held)
         held.answers = ready.table.answers
         for text in ready.notes:

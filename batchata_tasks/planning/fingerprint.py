@@ -28,12 +28,20 @@ REHEARSED_VERSION = "e2"
 VERSIONS = ("v1", FINGERPRINT_VERSION, REHEARSED_VERSION)
 """Those whose parts can be compared."""
 INPUT_BYTES = 12  # 96 bits, as in each part: no clash to be expected below 10^14 rows
+_FIRST_DIGIT = len("v2:") + 2 * INPUT_BYTES + 1
+PROMPT_DIGITS = (_FIRST_DIGIT, _FIRST_DIGIT + 2 * INPUT_BYTES)
+"""Where the prompt's part of a fingerprint begins, and ends."""
 _SPELLED_ONCE = frozenset({str, int, bool, type(None), bytes, date, time, datetime})
 
 
 def part(kind: str, value: object) -> str:
     """Return one part of a fingerprint: 24 hexadecimal digits (96 bits) over canonical JSON."""
     return digest(kind, canonical(value))[:INPUT_BYTES].hex()
+
+
+def prompt_part(turns: Iterable[tuple[str, str]]) -> str:
+    """Return the part of a prompt, of whose turns the roles and templates are given."""
+    return part("prompt", [list(turn) for turn in turns])
 
 
 def fingerprint(input_part: str, others: str, version: str = FINGERPRINT_VERSION) -> str:

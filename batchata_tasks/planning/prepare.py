@@ -15,6 +15,7 @@ from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.dataset.columns import dataset_schema
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.planning.job_requests import JobBuilder
 from batchata_tasks.planning.rehearsal import is_rehearsal
 from batchata_tasks.planning.row_requests import RequestBuilder
@@ -82,7 +83,7 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
         folder.check()
         table = _prepared(spec, providers, folder, settings)
         table = replace(table, rehearsal=is_rehearsal(providers.values()))
-        record, adapters = _record(spec, table), tuple(providers.values())
+        record, adapters = _record(spec, table, folder), tuple(providers.values())
         ready = PreparedRun(spec, settings, table, record, adapters, _notes(table, settings))
         unless_prepared.pop_all()
     return ready
@@ -100,7 +101,8 @@ def _prepared(
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
     for name in files_of(spec.source):
         refuse_overlap(name, folder.root)
-    return prepare(spec, providers, folder.data, settings.roots(), prices)
+    renames = Renames.read(folder)
+    return prepare(spec, providers, folder.data, settings.roots(), prices, renames)
 
 
 def opened_source(spec: RunSpec) -> Typed:
@@ -126,8 +128,8 @@ def _notes(table: PreparedTable, settings: Settings) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
-    """Return the ledger's record of a spec and its prices.
+def _record(spec: RunSpec, table: PreparedTable, folder: DatasetFolder) -> dict[str, Any]:
+    """Return the ledger's record of a spec, its prices, and the columns renamed by now.
 
     An unfinished run may be continued if the spec's digest is the same. The digest covers the texts
     to which the spec only refers (prompt file, response model), too, and what the address adds to
@@ -147,7 +149,10 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
             content += f" {route.destination.key} + {percent} %"
     digest = hashlib.sha256(content.encode()).hexdigest()
     prices = {route.destination.key: rates_json(route.rates) for route in table.builder.routes}
-    text = json.dumps({**facts, "prices": prices}, sort_keys=True)
+    facts["prices"] = prices
+    if renames := Renames.read(folder).to_json():
+        facts["renames"] = renames
+    text = json.dumps(facts, sort_keys=True)
     return {"name": spec.name, "spec": text, "spec_digest": digest}
 
 
@@ -188,6 +193,7 @@ def prepare(
     data: Path,
     roots: Iterable[Path],
     prices: CustomPrices,
+    renames: Renames | None = None,
 ) -> PreparedTable:
     """Check everything of a spec that can be checked without reading the rows.
 
@@ -207,7 +213,7 @@ def prepare(
             message = f"{reason}; it has: {', '.join(names)}."
             raise SpecError(message)
     provider = providers[spec.destinations()[0]]
-    builder = RequestBuilder(spec, schema, provider, names, prices)
+    builder = RequestBuilder(spec, schema, provider, names, prices, renames)
     columns = source.schema(builder.columns_needed(names))  # the others may be of any kind
     carried = pa.schema([columns.field(name) for name in spec.carried])
     dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)

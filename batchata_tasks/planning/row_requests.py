@@ -13,6 +13,7 @@ import orjson
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.common.json_columns import is_nested
 from batchata_tasks.common.text import is_unicode, printable
+from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.planning.body_form import BodyForm
 from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
 from batchata_tasks.planning.fingerprint import (
@@ -20,6 +21,7 @@ from batchata_tasks.planning.fingerprint import (
     inputs_v1_of,
     other_parts,
     part,
+    prompt_part,
     schema_part_of,
 )
 from batchata_tasks.planning.hints import literal
@@ -52,6 +54,7 @@ class RequestBuilder:
         provider: Adapter,
         columns: list[str],
         prices: CustomPrices,
+        renames: Renames | None = None,
     ) -> None:
         self._spec = spec
         self._schema = schema
@@ -71,6 +74,8 @@ class RequestBuilder:
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self._used = [name for name in columns if name in used]
+        renames = renames or Renames()
+        self._original = renames.originals(self._used)
         rates = rates_at(provider, spec.model, prices)
         caches = spec.cache or "cache_control" in spec.params or provider.caches_unasked
         self.routes = [
@@ -79,7 +84,7 @@ class RequestBuilder:
         self._shape = Shape(spec.max_tokens, turns_sent, schema is not None)
         self._check(priced=rates is not None)
         self.constant = (
-            part("prompt", [[t.role, t.content] for t in turns]),
+            renames.original_prompt(prompt_part((t.role, t.content) for t in turns)),
             part("model", self._model_facts()),
             schema_part_of(schema),
         )
@@ -153,7 +158,7 @@ class RequestBuilder:
         return inputs_v1_of(self._inputs(rows), len(rows))
 
     def _inputs(self, rows: RowBlock) -> dict[str, list[Any]]:
-        return {name: rows.values(name) for name in self._used}
+        return {self._original[name]: rows.values(name) for name in self._used}
 
     def requests(self, rows: RowBlock, places: Sequence[int]) -> Iterator[BuiltRequest]:
         """Yield the requests of the rows at some places; nulls render as nothing."""

@@ -13,6 +13,7 @@ from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.filled_by import require_own_spec
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
 from batchata_tasks.execution.intent_files import require_current, require_current_budgets
+from batchata_tasks.execution.renaming import require_one_name
 from batchata_tasks.ledger import (
     SET_ASIDE,
     UNTIL_LOOKED_AT,
@@ -157,6 +158,7 @@ def _look_at_dataset(
 ) -> tuple[str, LostRows, Iterable[tuple[bytes, bool]]]:
     """Return a dataset's id, what a run would recover, and the keys of rows at the provider."""
     folder = DatasetFolder(ready.spec.output)
+    require_one_name(folder)
     owner = folder.owner()
     if owner is not None and (ledger is None or owner["ledger_id"] != ledger.id):
         raise another_ledgers(folder)

@@ -15,6 +15,8 @@ from batchata_tasks.common.errors import InputError, SpecError
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.part_files import READ_ROWS, opened_part
+from batchata_tasks.dataset.parts import check_key
+from batchata_tasks.execution.renaming import require_one_name
 from batchata_tasks.planning.hints import nearest
 from batchata_tasks.planning.key_arrays import Keys
 from batchata_tasks.planning.prepare import opened_source
@@ -46,12 +48,15 @@ def parts_of(spec: RunSpec) -> list[Path]:
     """Return the files of a spec's dataset.
 
     Raises:
-        SpecError: there is no dataset yet.
+        SpecError: there is no dataset yet, or it has another key.
     """
-    data = DatasetFolder(spec.output).data
+    folder = DatasetFolder(spec.output)
+    require_one_name(folder)
+    data = folder.data
     if not (paths := sorted(data.glob("*.parquet"))):
         message = f"output: there are no rows in {data} yet; `batchata status` tells what runs did."
         raise SpecError(message)
+    check_key(spec.key, data, pq.read_schema(paths[0]))
     return paths
 
 

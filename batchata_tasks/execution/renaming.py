@@ -1,0 +1,92 @@
+"""Renaming a column in all files of a dataset: whatever dies half-way is finished by the next one.
+
+The rename is written down first. Each file is then written anew under the new name, unless it has
+that already; at last it is noted that this is done.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.dataset.declared import rename_declared
+from batchata_tasks.dataset.manifest import rename_in_manifest
+from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.dataset.renames import Rename, Renames
+from batchata_tasks.execution.land import emptying
+
+if TYPE_CHECKING:
+    from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.execution.held_dataset import HeldDataset
+
+_SINCE = "renames_since"  # in the record of a run: all renames, those after it among them
+
+
+def rename_column(held: HeldDataset, rename: Rename) -> None:
+    """Give a column of the dataset another name, in all of its files."""
+    known = Renames.read(held.folder)
+    Renames((*known.all, rename), begun=True).write(held.folder)
+    finish_renaming(held)
+
+
+def finish_renaming(held: HeldDataset) -> None:
+    """Finish a rename that was begun, if there is one."""
+    folder, renames = held.folder, Renames.read(held.folder)
+    if not renames.begun:
+        return
+    old, new = renames.all[-1].old, renames.all[-1].new
+    held.ledger.check_lease(held.lease)  # right before files change
+    rename_declared(folder, old, new)
+    for path in sorted(folder.intents.glob("*.arrow")):
+        held.require_lease()
+        rename_in_manifest(path, old, new)
+    dataset = Dataset(
+        folder.data, pa.schema([]), [], [], gate=held.require_lease, emptied=emptying(held)
+    )
+    dataset.tidy()
+    dataset.rename(old, new)
+    _note_in_ledger(held, renames)
+    replace(renames, begun=False).write(folder)
+
+
+def _note_in_ledger(held: HeldDataset, renames: Renames) -> None:
+    """Let the newest run's record tell all renames, in case that the folder is lost."""
+    newest = next(iter(held.ledger.runs_of(held.lease.dataset_id, 1)), None)
+    if newest is not None:
+        record: dict[str, Any] = json.loads(newest.spec)
+        record[_SINCE] = renames.to_json()
+        held.ledger.set_spec(held.lease, newest.id, json.dumps(record, sort_keys=True))
+
+
+def restore_renames(held: HeldDataset) -> bool:
+    """Write the renames anew that the dataset's folder has lost; return whether it had.
+
+    The newest run in the ledger knows of them.
+    """
+    newest = next(iter(held.ledger.runs_of(held.lease.dataset_id, 1)), None)
+    record: dict[str, Any] = {} if newest is None else json.loads(newest.spec)
+    known: list[dict[str, Any]] = record.get(_SINCE, record.get("renames", []))
+    if len(known) <= len(Renames.read(held.folder)):
+        return False
+    Renames.from_json(known).write(held.folder)
+    return True
+
+
+def require_one_name(folder: DatasetFolder) -> None:
+    """Refuse to read a dataset of which some files may have a column's old name.
+
+    Raises:
+        SpecError: with the remedy.
+    """
+    renames = Renames.read(folder)
+    if renames.begun:
+        last = renames.all[-1]
+        message = (
+            f"output: the rename of {last.old!r} to {last.new!r} was begun in {folder.root}, and "
+            "has not ended; `batchata run SPEC`, or the same `batchata rename SPEC`, finishes it."
+        )
+        raise SpecError(message)

@@ -1,0 +1,346 @@
+"""A column that was renamed in source and spec is no reason to send a row again."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from batchata_tasks.cli.commands import app
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.dataset.declared import DeclaredSchema
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.renames import Renames
+from batchata_tasks.operations.compact import compact
+from batchata_tasks.operations.forget import forget
+from batchata_tasks.operations.rebuild import rebuild
+from batchata_tasks.operations.rename import rename
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.reports.selected_rows import Selection, dataset_rows
+from tests.support.books import check_money
+from tests.support.dying import dying_before
+from tests.support.table import Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+ROWS = 8
+NEW = {"id": "ticket", "text": "body", "note": "remark"}
+
+
+class Renamable(Table):
+    """A table whose columns may have other names, in its source and its spec alike."""
+
+    names: dict[str, str]
+
+    def write(self) -> None:
+        self.names = getattr(self, "names", {})
+        with self.source.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow([self.named(name) for name in ("id", "text", "note")])
+            writer.writerows([row["id"], row["text"], row["note"]] for row in self.values)
+
+    def named(self, column: str) -> str:
+        return self.names.get(column, column)
+
+    def call(self, column: str, name: str) -> None:
+        """Let a column have another name in source and spec from now on."""
+        self.names[column] = name
+        self.write()
+
+    def spec(self, **changes: Any) -> EnrichmentSpec:
+        text = self.named("text")
+        given = {
+            "key": self.named("id"),
+            "prompt": f"{{{{ {text} }}}}: {{% if {text} %}}label it{{% endif %}}",
+            "columns": [self.named("note")],
+            "items_per_batch": 3,
+        }
+        return super().spec(**{**given, **changes})
+
+    def rows(self) -> list[dict[str, Any]]:
+        key = self.named("id")
+        rows = pq.read_table(self.output / "data").to_pylist()
+        assert len({row[key] for row in rows}) == len(rows)
+        return sorted(rows, key=lambda row: row[key])
+
+    def under(self, names: dict[str, str], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return rows with other names of their columns."""
+        return [{names.get(name, name): value for name, value in row.items()} for row in rows]
+
+
+@pytest.fixture
+def table(emulator: Emulator, tmp_path: Path) -> Renamable:
+    return Renamable(tmp_path, emulator, "anthropic", rows=ROWS)
+
+
+def renamed(table: Table, column: str) -> None:
+    rename(table.spec(), column, Settings())
+
+
+def sent(table: Table) -> int:
+    return table.ledger()["requests_accepted"]
+
+
+def declared(table: Table) -> dict[str, Any]:
+    known = DeclaredSchema.read(DatasetFolder(str(table.output)))
+    assert known is not None
+    return {column.name: (column.role, column.type) for column in known.columns}
+
+
+@pytest.mark.parametrize("column", NEW)
+def test_no_row_is_sent_again(table: Renamable, column: str) -> None:
+    """Key, prompt or carried column: the dataset has the new name, and all else as it was."""
+    table.run()
+    before, types = table.rows(), declared(table)
+    name = NEW[column]
+    table.call(column, name)
+    renamed(table, f"{column}={name}")
+    assert preview(table.spec(), Settings()).summary.requests == 0
+    receipt = table.run()
+    assert (receipt.plan["up_to_date"], receipt.plan["requests"]) == (ROWS, 0)
+    assert table.rows() == table.under({column: name}, before)
+    assert declared(table) == {NEW[k] if k == column else k: v for k, v in types.items()}
+    assert sent(table) == ROWS
+    check_money(table)
+
+
+def test_all_columns_one_after_the_other_and_back(table: Renamable) -> None:
+    """Each rename needs only its own change; the names of the beginning cost nothing, either."""
+    table.run()
+    before = table.rows()
+    for column, name in NEW.items():
+        table.call(column, name)
+        renamed(table, f"{column}={name}")
+        assert table.run().plan["requests"] == 0
+    for column, name in NEW.items():
+        table.call(column, column)
+        renamed(table, f"{name}={column}")
+        assert table.run().plan["requests"] == 0
+    assert table.rows() == before
+    assert sent(table) == ROWS
+
+
+def test_what_changes_after_it_is_sent_for_its_own_reason(table: Renamable) -> None:
+    """New rows, changed inputs, a changed prompt, and a new column with the name given up."""
+    table.run()
+    table.call("text", "body")
+    renamed(table, "text=body")
+    table.values[2]["text"] = "told anew"
+    table.values.append({"id": "k99", "text": "a new row", "note": "n"})
+    table.write()
+    assert table.run().plan["reasons"] == {"input": 1, "new": 1}
+    assert preview(table.spec(prompt="Say: {{ body }}"), Settings()).summary.reasons == {
+        "prompt": ROWS + 1
+    }
+    table.call("note", "text")
+    summary = preview(table.spec(prompt="{{ text }}", columns=[]), Settings()).summary
+    assert summary.requests == ROWS + 1
+    check_money(table)
+
+
+def test_a_spec_that_is_set_back_sends_nothing(table: Renamable) -> None:
+    """It asks what was asked at first, whatever the dataset calls the column of its prompt."""
+    table.run()
+    table.call("text", "body")
+    renamed(table, "text=body")
+    table.call("text", "text")
+    assert table.run().plan["requests"] == 0
+    assert sent(table) == ROWS
+
+
+def test_rows_that_failed_keep_their_attempts(table: Renamable) -> None:
+    """They are no new question."""
+    table.emulator.control.faults(kind="request_refusal", share=1.0)
+    table.run(max_attempts=1)
+    table.emulator.control.clear_faults()
+    table.call("text", "body")
+    renamed(table, "text=body")
+    receipt = table.run(max_attempts=1)
+    assert (receipt.plan["exhausted"], receipt.plan["requests"]) == (ROWS, 0)
+
+
+def test_it_may_die_before_any_change_of_a_file(table: Renamable) -> None:
+    """The next run, or the same command, finishes it: no file is left under the other name."""
+    table.run()
+    ledger, copy = table.folder / "ledger.db", table.folder / "copy"
+    shutil.copytree(table.output, copy)
+    shutil.copy(ledger, table.folder / "ledger.copy")
+    expected = table.under({"id": "ticket"}, table.rows())
+    table.call("id", "ticket")
+    begun = 0
+    for number in count():
+        shutil.rmtree(table.output)
+        shutil.copytree(copy, table.output)
+        shutil.copy(table.folder / "ledger.copy", ledger)
+        has_ended = True
+        with dying_before(number):
+            try:
+                renamed(table, "id=ticket")
+            except KeyboardInterrupt:
+                has_ended = False
+        known = Renames.read(DatasetFolder(str(table.output)))
+        begun += known.begun
+        if known.begun:
+            for read in (preview, lambda spec, _: dataset_rows(spec, Selection(9))):
+                with pytest.raises(SpecError, match="'id' to 'ticket' was begun"):
+                    read(table.spec(), Settings())
+            if number % 2:
+                assert table.run().plan["requests"] == 0
+            else:
+                renamed(table, "id=ticket")
+        else:  # given again, it says the same
+            renamed(table, "id=ticket")
+        for path in (table.output / "data").iterdir():
+            assert "id" not in pq.read_schema(path).names
+        assert table.rows() == expected
+        assert table.run().plan["requests"] == 0
+        if has_ended:
+            break
+    assert begun > 8
+    assert sent(table) == ROWS
+    check_money(table)
+
+
+@pytest.mark.parametrize("lost", ["parts", "folder", "ledger", "folder after a run"])
+def test_what_is_lost_after_it_comes_back_under_the_new_names(
+    table: Renamable, lost: str, tmp_path: Path
+) -> None:
+    """Answers are found again, by whatever name they were asked for; nothing is paid twice."""
+    table.run()
+    before = table.rows()
+    for column, name in NEW.items():
+        table.call(column, name)
+        renamed(table, f"{column}={name}")
+    if lost == "parts":
+        for path in (table.output / "data").iterdir():
+            path.unlink()
+    elif lost == "ledger":
+        (tmp_path / "ledger.db").unlink()
+        rebuild(prepare_run(table.spec(), Settings()), Settings())
+    else:
+        if lost == "folder after a run":
+            table.run()
+        shutil.rmtree(table.output)
+    assert table.run().plan["requests"] == 0
+    after = table.rows()
+    if lost.startswith("folder"):
+        for row in (*before, *after):  # of these, the rows tell when they came
+            del row["_enriched_at"], row["_run_id"]
+    assert after == table.under(NEW, before)
+    assert table.run().plan["requests"] == 0
+    assert sent(table) == ROWS
+    check_money(table)
+
+
+def test_a_row_is_forgotten_by_its_new_name(table: Renamable) -> None:
+    """Its requests and answers go, too."""
+    table.run()
+    table.call("id", "ticket")
+    renamed(table, "id=ticket")
+    done = forget(table.spec(), ["k3"], Settings())
+    assert (done.rows, done.key) == (1, "ticket='k3'")
+    assert done.files == 3
+    check_money(table)
+
+
+def test_the_old_name_of_the_key_is_told(table: Renamable) -> None:
+    """A spec that still has it ends with a sentence, in every command."""
+    table.run()
+    old = table.spec()
+    table.call("id", "ticket")
+    renamed(table, "id=ticket")
+    table.call("id", "id")
+    for run in (
+        lambda: preview(old, Settings()),
+        lambda: enrich(old),
+        lambda: compact(old, Settings()),
+        lambda: forget(old, ["k3"], Settings()),
+        lambda: dataset_rows(old, Selection(9)),
+    ):
+        with pytest.raises(SpecError, match=r"has no column 'id'.*batchata rename SPEC"):
+            run()
+
+
+@pytest.mark.parametrize(
+    ("column", "sentence"),
+    [
+        ("text", "names no column and its new name; write it as old=new"),
+        ("=body", "names no column and its new name"),
+        ("text=text", "names no column and its new name"),
+        ("text=_status", "'_status' is the name of a metadata column"),
+        ("text=_missing_since", "'_missing_since' is the name of a metadata column"),
+        ("nothing=body", "knows no column 'nothing' of the source; it knows: id, note, text"),
+        ("label=body", "'label' is a field of the answers"),
+        ("note=text", "has a column 'text' already"),
+        ("text=words", "has a column 'words' already"),
+        ("note=remark", "the spec still names 'note'"),
+    ],
+)
+def test_what_cannot_be_renamed_is_refused(table: Renamable, column: str, sentence: str) -> None:
+    """One sentence says why, and nothing changes."""
+    table.run()
+    before = table.rows()
+    with pytest.raises(SpecError, match=sentence):
+        renamed(table, column)
+    assert table.rows() == before
+    assert not DatasetFolder(str(table.output)).renames.exists()
+
+
+def test_a_spec_that_lacks_the_new_name_is_refused(table: Renamable) -> None:
+    """It would use a column that the dataset does not have."""
+    table.run()
+    table.call("note", "remark")
+    spec = table.spec(columns=[])
+    with pytest.raises(SpecError, match="'note' is in the spec's `columns` until now"):
+        rename(spec, "note=remark", Settings())
+
+
+def test_a_prompt_that_changed_in_more_than_the_name_is_refused(table: Renamable) -> None:
+    """Its rows would be sent again, which is not what was asked for."""
+    table.run()
+    table.call("text", "body")
+    with pytest.raises(SpecError, match="is not the one that rows were sent with"):
+        rename(table.spec(prompt="Please label: {{ body }}"), "text=body", Settings())
+
+
+def test_rows_on_their_way_are_in_the_way(table: Renamable) -> None:
+    """A run that died is to be finished first, under the old names."""
+
+    def die(*_: object) -> dict[str, object]:
+        message = "the process is lost"
+        raise RuntimeError(message)
+
+    table.run()
+    table.values[3]["text"] = "told anew"
+    table.write()
+    with pytest.raises(RuntimeError, match="is lost"):
+        enrich(table.spec(), steps=Steps(poll=die))
+    table.call("note", "remark")
+    with pytest.raises(SpecError, match="an unfinished run still has rows under the old name"):
+        renamed(table, "note=remark")
+
+
+def test_the_command_renames_a_column(table: Renamable) -> None:
+    """It says that no row is sent again; what is wrong is one sentence and exit code 2."""
+    table.run()
+    table.call("text", "body")
+    spec = table.folder / "spec.json"
+    spec.write_text(table.spec().model_dump_json(exclude_unset=True))
+    done = CliRunner().invoke(app, ["rename", str(spec), "--column", "text"])
+    assert done.exit_code == 2
+    done = CliRunner().invoke(app, ["rename", str(spec), "--column", "text=body"])
+    assert done.exit_code == 0, done.output
+    assert "'text' is 'body' now; no row is sent again" in done.output
