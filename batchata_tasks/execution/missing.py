@@ -31,7 +31,7 @@ def follow_source(held: HeldDataset, table: PreparedTable, missing: MissingRows)
         return
     dataset.mark({}, missing.back, now_us())
     if missing.gone:
-        with durable(held.folder.deleting) as stream:
+        with durable(held.folder.deleting, gate=held.require_lease) as stream:
             for keys in missing.gone.values():
                 stream.writelines(sorted(keys))
         _delete(held, dataset, missing.gone)
@@ -49,6 +49,7 @@ def _delete(held: HeldDataset, dataset: Dataset, parts: Iterable[str]) -> None:
         stored = path.read_bytes()
     digests = {stored[at : at + _DIGEST] for at in range(0, len(stored), _DIGEST)}
     take_out(held, dataset, digests, list(parts))
+    held.require_lease()
     with storage_errors(f"deleting {path.name}"):
         path.unlink()
         sync_folder(path.parent)

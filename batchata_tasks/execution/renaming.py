@@ -35,10 +35,18 @@ def rename_column(held: HeldDataset, rename: Rename) -> None:
 
 def finish_renaming(held: HeldDataset) -> None:
     """Finish a rename that was begun, if there is one."""
-    folder, renames = held.folder, Renames.read(held.folder)
+    renames = Renames.read(held.folder)
     if not renames.begun:
         return
-    old, new = renames.all[-1].old, renames.all[-1].new
+    _rename_in_files(held, renames.all[-1])
+    _note_in_ledger(held, renames)
+    held.require_lease()
+    replace(renames, begun=False).write(held.folder)
+
+
+def _rename_in_files(held: HeldDataset, rename: Rename) -> None:
+    """Write each file anew that has the old name of a column."""
+    folder, old, new = held.folder, rename.old, rename.new
     held.ledger.check_lease(held.lease)  # right before files change
     rename_declared(folder, old, new)
     for path in sorted(folder.intents.glob("*.arrow")):
@@ -49,8 +57,6 @@ def finish_renaming(held: HeldDataset) -> None:
     )
     dataset.tidy()
     dataset.rename(old, new)
-    _note_in_ledger(held, renames)
-    replace(renames, begun=False).write(folder)
 
 
 def _note_in_ledger(held: HeldDataset, renames: Renames) -> None:
@@ -63,17 +69,19 @@ def _note_in_ledger(held: HeldDataset, renames: Renames) -> None:
 
 
 def restore_renames(held: HeldDataset) -> bool:
-    """Write the renames anew that the dataset's folder has lost; return whether it had.
+    """Do again what the dataset's folder knows nothing of; return whether there was anything.
 
-    The newest run in the ledger knows of them.
+    It was lost, or comes from an older copy. The newest run in the ledger knows all renames.
     """
     newest = next(iter(held.ledger.runs_of(held.lease.dataset_id, 1)), None)
     record: dict[str, Any] = {} if newest is None else json.loads(newest.spec)
-    known: list[dict[str, Any]] = record.get(_SINCE, record.get("renames", []))
-    if len(known) <= len(Renames.read(held.folder)):
-        return False
-    Renames.from_json(known).write(held.folder)
-    return True
+    known = Renames.from_json(record.get(_SINCE, record.get("renames", [])))
+    unknown = known.all[len(Renames.read(held.folder)) :]
+    for rename in unknown:
+        _rename_in_files(held, rename)
+    if unknown:
+        known.write(held.folder)
+    return bool(unknown)
 
 
 def require_one_name(folder: DatasetFolder) -> None:

@@ -245,6 +245,44 @@ def test_what_is_lost_after_it_comes_back_under_the_new_names(
     check_money(table)
 
 
+def test_an_older_copy_of_the_dataset_is_brought_up_to_date(table: Renamable) -> None:
+    """The ledger knows what was renamed since: no row is sent again, and the new names hold."""
+    table.run()
+    shutil.copytree(table.output, table.folder / "copy")
+    for column, name in NEW.items():
+        table.call(column, name)
+        renamed(table, f"{column}={name}")
+    expected = table.rows()
+    shutil.rmtree(table.output)
+    (table.folder / "copy").rename(table.output)
+    assert table.run().plan["requests"] == 0
+    assert table.rows() == expected
+    assert sent(table) == ROWS
+
+
+def test_a_column_that_left_the_spec_is_renamed_too(table: Renamable) -> None:
+    """Its values stay in the dataset, so that it may be carried again under its new name."""
+    table.run()
+    table.run(columns=[])
+    before = table.rows()
+    table.call("note", "remark")
+    rename(table.spec(columns=[]), "note=remark", Settings())
+    assert table.rows() == table.under({"note": "remark"}, before)
+    assert table.run().plan["requests"] == 0
+    assert table.rows() == table.under({"note": "remark"}, before)
+
+
+def test_one_column_of_a_key_is_renamed(table: Renamable) -> None:
+    """The others stay what they are."""
+    key = {"key": ["id", "note"], "columns": []}
+    table.run(**key)
+    table.call("note", "remark")
+    key["key"] = ["id", "remark"]
+    rename(table.spec(**key), "note=remark", Settings())
+    assert table.run(**key).plan["requests"] == 0
+    assert sent(table) == ROWS
+
+
 def test_a_row_is_forgotten_by_its_new_name(table: Renamable) -> None:
     """Its requests and answers go, too."""
     table.run()
