@@ -1,5 +1,6 @@
 """Rows that were forgotten: ledger and commits name their requests, and no text of them.
 
+A person wanted it, or they left the source and `on_missing: delete` says so.
 So they stay away if results are downloaded once more, or a part is written anew.
 """
 

@@ -187,7 +187,8 @@ rereads = Table(
     Column("noted_at", BigInteger, nullable=False),
 )
 
-# rows that people wanted to be forgotten, by the names of their requests; no text of them
+# rows that a person wanted to be forgotten, or that were deleted as they left the source, by the
+# names of their requests; no text of them
 forgotten = Table(
     "forgotten",
     metadata,

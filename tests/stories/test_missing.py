@@ -325,6 +325,22 @@ def test_a_part_that_is_written_anew_lacks_what_was_deleted(table: Table, tmp_pa
     assert check_money(table) == before
 
 
+def test_a_lost_folder_comes_back_without_what_was_deleted(table: Table) -> None:
+    """Nothing is sent for the others; a deleted row that is back in the source is a new one."""
+    table.run(**DELETE)
+    before = money(table)
+    gone = leave(table, "k1")
+    table.run(**DELETE)
+    left = keys(table)
+    shutil.rmtree(table.output)
+    assert table.run(**DELETE).plan["requests"] == 0
+    assert keys(table) == left
+    assert check_money(table, lost=True).settled == before.settled
+    come_back(table, gone)
+    assert table.run(**DELETE).plan["reasons"] == {"new": 1}
+    check_money(table, lost=True)
+
+
 def test_marks_outlive_what_else_happens_to_a_dataset(table: Table) -> None:
     """Compacting, another response model, revalidation, and a spec that keeps such rows."""
     table.run(**MARK, items_per_batch=4)

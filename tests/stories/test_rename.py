@@ -21,6 +21,7 @@ from batchata_tasks.operations.compact import compact
 from batchata_tasks.operations.forget import forget
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.rename import rename
+from batchata_tasks.operations.revalidate import revalidate
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
@@ -280,6 +281,25 @@ def test_one_column_of_a_key_is_renamed(table: Renamable) -> None:
     key["key"] = ["id", "remark"]
     rename(table.spec(**key), "note=remark", Settings())
     assert table.run(**key).plan["requests"] == 0
+    assert sent(table) == ROWS
+
+
+def test_answers_that_were_read_anew_come_back_under_the_new_names(table: Renamable) -> None:
+    """The folder is lost after a mended model, and a rename: nothing is sent for either."""
+    table.run()
+    alone: dict[str, Any] = {
+        "response_schema": {
+            "type": "object",
+            "properties": {"label": {"enum": ["x", "y", "z"]}},
+            "required": ["label"],
+        }
+    }
+    assert revalidate(table.spec(**alone), Settings()).kept == ROWS
+    table.run(**alone)
+    table.call("text", "body")
+    rename(table.spec(**alone), "text=body", Settings())
+    shutil.rmtree(table.output)
+    assert table.run(**alone).plan["requests"] == 0
     assert sent(table) == ROWS
 
 
