@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,44 +34,6 @@ its end: the jobs and their results are objects of the script, and grow with the
 """
 
 
-def script(source: str, model: str, *, raw: bool) -> None:
-    """Add a job for each row, run them, read every result; write how long each step took."""
-    import pyarrow.parquet as pq  # noqa: PLC0415 - the measuring parent needs neither import
-
-    from batchata_tasks import Batch  # noqa: PLC0415
-
-    began = time.perf_counter()
-    batch = Batch("out", raw_files=raw).set_default_params(
-        model=model, max_tokens=workload.MAX_TOKENS, response_model=workload.SCHEMA
-    )
-    for part in pq.ParquetFile(source).iter_batches(
-        8192, columns=["ticket_id", "customer", "text"]
-    ):
-        for row in part.to_pylist():
-            prompt = workload.PROMPT.format(customer=row["customer"], text=row["text"])
-            messages = [
-                {"role": "system", "content": workload.SYSTEM},
-                {"role": "user", "content": prompt},
-            ]
-            batch.add_job(id=row["ticket_id"], messages=messages)
-    added = time.perf_counter()
-    steps = [("add", added - began, _peak())]
-    run = batch.run()
-    ran = time.perf_counter()
-    steps.append(("run", ran - added, _peak()))
-    results = run.results()
-    succeeded = sum(result.is_success() for result in results.values())
-    if succeeded != len(batch.jobs):
-        raise SystemExit(1)
-    steps.append(("results", time.perf_counter() - ran, _peak()))
-    Path("steps.json").write_text(json.dumps(steps), encoding="utf-8")
-
-
-def _peak() -> int:
-    """Return the peak memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
 def bench_jobs(
     case: Case, source: Path, number: int, folder: Path, *, raw: bool
 ) -> tuple[list[Line], list[str]]:
@@ -86,7 +46,7 @@ def bench_jobs(
     }
     with EmulatorProcess() as emulator:
         for what in ("Batch", "Batch, nothing to send"):
-            command = [str(ROOT / "benchmarks/jobs.py"), "--script", str(source), case.model]
+            command = [str(ROOT / "benchmarks/jobs_script.py"), str(source), case.model]
             if raw:
                 command.append("--raw")
             before = cpu_of(emulator.pid)
@@ -109,11 +69,7 @@ def main() -> None:
         "--jobs", type=int, nargs="+", default=[1000, 10_000, 100_000], help="how many"
     )
     parser.add_argument("--raw", action="store_true", help="keep raw files")
-    parser.add_argument("--script", nargs=2, metavar=("TABLE", "MODEL"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.script:
-        script(*given.script, raw=given.raw)
-        return
     before, reports = load_average(), list[str]()
     print(shown(HEAD))
 

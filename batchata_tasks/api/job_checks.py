@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchata_tasks.api.config import JobDefaults
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.planning.job_list import JobForm
 from batchata_tasks.providers import provider_type
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 _PASSED_KEPT = 256
 _FORMS_KEPT = 256
-_FORM_FIELDS = [name for name in JobDefaults.__annotations__ if name != "response_model"]
 
 
 def check_job(adapter: type[Adapter], job: Job, *, limited: bool) -> None:
@@ -140,7 +138,7 @@ class CheckedJobs:
         self._jobs: dict[int, Job] = {}
         self._passed: dict[int, Facts] = {}
         self._digests: dict[Path, tuple[FileState | None, str]] = {}
-        self._forms: dict[tuple[object, ...], JobForm] = {}
+        self._forms: dict[tuple[object, ...], tuple[JobForm, type[Adapter]]] = {}
 
     def check(self, job: Job, *, limited: bool) -> None:
         """Check a job, unless it passed as it is.
@@ -174,11 +172,12 @@ class CheckedJobs:
         if (messages is None) == (prompt is None) or not (turns := turn_texts(messages, prompt)):
             return None
         roles, texts = turns
-        form = self._forms.get(self._form_key(fields, roles, messages, limited=limited))
-        if form is None:
+        known = self._forms.get(self._form_key(fields, roles, messages, limited=limited))
+        if known is None:
             return None
+        form, adapter = known
         try:
-            self._adapter_of(form.job).check_turns(list(map(Message, roles, texts)))
+            adapter.check_turns(list(map(Message, roles, texts)))
         except SpecError:
             return None
         return form, texts
@@ -188,13 +187,13 @@ class CheckedJobs:
 
         Without a document, and rules of a third-party provider, what is left to check are turns.
         """
-        turns = turn_texts(job.messages, job.prompt)
-        whole = job.file is not None or hasattr(self._adapter_of(job), "validate_job")
+        turns, adapter = turn_texts(job.messages, job.prompt), self._adapter_of(job)
+        whole = job.file is not None or hasattr(adapter, "validate_job")
         if turns is not None and not whole and len(self._forms) < _FORMS_KEPT:
             roles, _ = turns
             name, _ = self.schemas.of(job)
             key = self._form_key(fields, roles, job.messages, limited=limited)
-            self._forms[key] = JobForm(job, roles, name, self.schemas.content(name))
+            self._forms[key] = JobForm(job, roles, name, self.schemas.content(name)), adapter
 
     def _form_key(
         self, fields: Mapping[str, Any], roles: Roles, messages: object, *, limited: bool
@@ -202,8 +201,7 @@ class CheckedJobs:
         model = fields.get("response_model")
         place = None if model is None else self.schemas.place_of(model)
         # 1 and 1.0 are equal, and not the same
-        others = repr([fields.get(name) for name in _FORM_FIELDS])
-        return roles, messages is None, limited, place, others
+        return roles, messages is None, limited, repr({**fields, "response_model": place})
 
     def _adapter_of(self, job: Job) -> type[Adapter]:
         names = job.model, job.provider, job.endpoint

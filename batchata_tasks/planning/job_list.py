@@ -35,52 +35,54 @@ class JobForm:
         `roles` are those of its turns, which have one text each. `schema` is the name of its
         response model, `content` a digest of that model's schema.
         """
-        self._roles, self.schema = roles, schema
-        self._field = "prompt" if job.messages is None else "messages"
         params = deepcopy(job.params)  # callers may change those of the job
         self.job = replace(job, id="", messages=None, prompt=None, params=params)
-        self.destination = job.destination()
+        self.destination, self.schema = job.destination(), schema
         self.terms = stored_json(self.job, schema)
-        self._before, self._after = _around(self.terms, self._field)
-        facts = [job.temperature, job.max_tokens, job.params, content]
-        self._facts = canonical([*self.destination])[:-1], canonical(facts)[1:]
+        self._field, turns = "prompt", b"%b"
+        if job.messages is not None:
+            own = [b'{"content":%%b,"role":%b}' % orjson.dumps(role) for role in roles]
+            self._field, turns = "messages", b"[" + b",".join(own) + b"]"
+        self._turns = turns
+        self._stored = _with_turns(orjson.loads(self.terms), self._field, turns)
+        pairs = [b"[%b,%%b]" % orjson.dumps(role) for role in roles]
+        self._canonical = b"[" + b",".join(pairs) + b"]"
+        before, after = [*self.destination], [job.temperature, job.max_tokens, job.params, content]
+        own_turns = (turns, b"null") if self._field == "messages" else (b"null", turns)
+        around = (_inner(canonical(before)), *own_turns, _inner(canonical(after)))
+        self._facts = b"[" + b",".join(around) + b"]"
 
-    def stored(self, texts: Sequence[str]) -> str:
-        """Return a job as `stored_json` does, by the texts of its turns."""
-        return (self._before + self._turns(texts) + self._after).decode()
+    def spelled(self, texts: Sequence[str]) -> tuple[str, bytes]:
+        """Return a job as `stored_json` does, and what the input of its fingerprint is made of.
+
+        `texts` are those of its turns.
+        """
+        spelled = tuple(map(orjson.dumps, texts))
+        return (self._stored % spelled).decode(), self._canonical % spelled
 
     def facts(self, texts: Sequence[str]) -> bytes:
         """Return the canonical JSON of all that makes a job what it is, but for its id."""
-        (before, after), turns = self._facts, self._turns(texts)
-        own = (turns, b"null") if self._field == "messages" else (b"null", turns)
-        return b",".join((before, *own, after))
-
-    def canonical_turns(self, texts: Sequence[str]) -> bytes:
-        """Return what the input of a job's fingerprint is made of, as canonical JSON."""
-        return orjson.dumps(list(zip(self._roles, texts, strict=True)))
+        return self._facts % tuple(map(orjson.dumps, texts))
 
     def job_of(self, job_id: str, texts: Sequence[str]) -> Job:
         """Return a job of this form."""
-        params = deepcopy(self.job.params)  # callers may change those of one job
-        turns: dict[str, Any] = {self._field: orjson.loads(self._turns(texts))}
-        return replace(self.job, id=job_id, params=params, **turns)
-
-    def _turns(self, texts: Sequence[str]) -> bytes:
-        """Return the turns as JSON; their keys are sorted."""
-        if self._field == "prompt":
-            return orjson.dumps(texts[0])
-        turns = zip(self._roles, texts, strict=True)
-        return orjson.dumps([{"content": text, "role": role} for role, text in turns])
+        params = deepcopy(self.job.params)
+        turns = orjson.loads(self._turns % tuple(map(orjson.dumps, texts)))
+        own: dict[str, Any] = {self._field: turns}
+        return replace(self.job, id=job_id, params=params, **own)
 
 
-def _around(terms: str, name: str) -> tuple[bytes, bytes]:
-    """Return what stands before and after the value of a field in the JSON of these and it."""
-    values: dict[str, Any] = orjson.loads(terms)
-    before = orjson.dumps({key: value for key, value in values.items() if key < name})
-    after = orjson.dumps({key: value for key, value in values.items() if key > name})
-    comma = b"" if before == b"{}" else b","
-    rest = b"}" if after == b"{}" else b"," + after[1:]
-    return before[:-1] + comma + orjson.dumps(name) + b":", rest
+def _inner(array: bytes) -> bytes:
+    """Return the items of a JSON array, in a template in which `%b` stands for other values."""
+    return array[1:-1].replace(b"%", b"%%")
+
+
+def _with_turns(fields: dict[str, Any], name: str, turns: bytes) -> bytes:
+    """Return the JSON of an object with one more field, whose value is a template; keys sorted."""
+    values = {key: orjson.dumps(value).replace(b"%", b"%%") for key, value in fields.items()}
+    values[name] = turns
+    pairs = [orjson.dumps(key) + b":" + values[key] for key in sorted(values)]
+    return b"{" + b",".join(pairs) + b"}"
 
 
 def stored_json(job: Job, schema: str | None, sha256: str | None = None) -> str:

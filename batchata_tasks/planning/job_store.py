@@ -158,7 +158,7 @@ class _Rows:
         if isinstance(job, tuple):
             job_id, place, texts = job
             form = self._forms[place]
-            return job_id, form.stored(texts), form.canonical_turns(texts), form.terms
+            return job_id, *form.spelled(texts), form.terms
         sha256 = None if job.file is None else self._digest_of(job.file)
         text = stored_json(job, self._schemas.of(job)[0], sha256)
         (stored,) = self._reader.read([job.id], [text])

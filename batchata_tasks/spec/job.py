@@ -235,7 +235,7 @@ def _is_number(value: object, kind: type | UnionType) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return is_unicode(value) and bool(str(value).strip())
+    return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
 
 
 def _turn(job: Job, place: int, given: object) -> Message:
