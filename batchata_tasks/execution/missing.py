@@ -38,8 +38,14 @@ def follow_source(held: HeldDataset, table: PreparedTable, missing: MissingRows)
 
 
 def finish_deletion(held: HeldDataset, dataset: Dataset) -> None:
-    """Delete the rows that a dead run had begun to delete."""
+    """Delete the rows that a dead run had begun to delete.
+
+    Raises:
+        SpecError: the dataset's key is another one.
+    """
     if held.folder.deleting.exists():
+        for schema in dataset.schemas().values():
+            dataset.check_key(schema)
         _delete(held, dataset, dataset.parts())
 
 

@@ -68,8 +68,8 @@ def _note_in_ledger(held: HeldDataset, renames: Renames) -> None:
         held.ledger.set_spec(held.lease, newest.id, json.dumps(record, sort_keys=True))
 
 
-def restore_renames(held: HeldDataset) -> bool:
-    """Do again what the dataset's folder knows nothing of; return whether there was anything.
+def restore_renames(held: HeldDataset) -> None:
+    """Do again what the dataset's folder knows nothing of.
 
     It was lost, or comes from an older copy. The newest run in the ledger knows all renames.
     """
@@ -81,7 +81,6 @@ def restore_renames(held: HeldDataset) -> bool:
         _rename_in_files(held, rename)
     if unknown:
         known.write(held.folder)
-    return bool(unknown)
 
 
 def require_one_name(folder: DatasetFolder) -> None:

@@ -73,8 +73,9 @@ def rename(
         role = _role(roles, old, new)
         _require_new_name_in_spec(dataset, role, old, new)
         prompts = _prompts(dataset, spec, old, new)
-        dataset.begin()
+        dataset.held.ledger.check_lease(dataset.held.lease)  # right before files change
         rename_column(dataset.held, Rename(old, new, prompts))
+        dataset.begin()  # a deletion that died is finished by the key's new name
     return Renamed(old, new)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.filled_by import note_spec, require_own_spec
@@ -93,7 +94,9 @@ def run_prepared(
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
         finish_renaming(held)
-        if restore_renames(held):
+        restore_renames(held)
+        # another process may have renamed a column since
+        if Renames.read(held.folder).all != ready.renames.all:
             ready = prepare_run(ready.spec, ready.settings)
             for adapter in ready.adapters:
                 adapters.add(adapter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class PreparedRun:
 
     It serves one run: its routes count what that run's requests have. `record` is stored in the
     ledger. `notes` are sentences about what is likely to be a mistake, and is none for certain.
+    `renames` are those of the dataset's columns that were known then.
     """
 
     spec: RunSpec
@@ -61,6 +62,7 @@ class PreparedRun:
     record: dict[str, Any]
     adapters: tuple[Adapter, ...]
     notes: tuple[str, ...] = ()
+    renames: Renames = field(default_factory=Renames)
 
     def close(self) -> None:
         """Close the connections of its adapters; a run does that by itself."""
@@ -81,10 +83,12 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
             unless_prepared.callback(providers[to].close)
         folder = DatasetFolder(spec.output)
         folder.check()
-        table = _prepared(spec, providers, folder, settings)
+        renames = Renames.read(folder)
+        table = _prepared(spec, providers, folder, settings, renames)
         table = replace(table, rehearsal=is_rehearsal(providers.values()))
-        record, adapters = _record(spec, table, folder), tuple(providers.values())
-        ready = PreparedRun(spec, settings, table, record, adapters, _notes(table, settings))
+        record, adapters = _record(spec, table, renames), tuple(providers.values())
+        notes = _notes(table, settings)
+        ready = PreparedRun(spec, settings, table, record, adapters, notes, renames)
         unless_prepared.pop_all()
     return ready
 
@@ -94,6 +98,7 @@ def _prepared(
     providers: Mapping[Destination, Adapter],
     folder: DatasetFolder,
     settings: Settings,
+    renames: Renames,
 ) -> PreparedTable:
     prices = load_prices(settings.prices)
     if isinstance(spec, JobsSpec):
@@ -101,7 +106,6 @@ def _prepared(
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
     for name in files_of(spec.source):
         refuse_overlap(name, folder.root)
-    renames = Renames.read(folder)
     return prepare(spec, providers, folder.data, settings.roots(), prices, renames)
 
 
@@ -128,7 +132,7 @@ def _notes(table: PreparedTable, settings: Settings) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _record(spec: RunSpec, table: PreparedTable, folder: DatasetFolder) -> dict[str, Any]:
+def _record(spec: RunSpec, table: PreparedTable, renames: Renames) -> dict[str, Any]:
     """Return the ledger's record of a spec, its prices, and the columns renamed by now.
 
     An unfinished run may be continued if the spec's digest is the same. The digest covers the texts
@@ -150,8 +154,8 @@ def _record(spec: RunSpec, table: PreparedTable, folder: DatasetFolder) -> dict[
     digest = hashlib.sha256(content.encode()).hexdigest()
     prices = {route.destination.key: rates_json(route.rates) for route in table.builder.routes}
     facts["prices"] = prices
-    if renames := Renames.read(folder).to_json():
-        facts["renames"] = renames
+    if renames.all:
+        facts["renames"] = renames.to_json()
     text = json.dumps(facts, sort_keys=True)
     return {"name": spec.name, "spec": text, "spec_digest": digest}
 

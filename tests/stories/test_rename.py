@@ -17,12 +17,13 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.declared import DeclaredSchema
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.renames import Renames
+from batchata_tasks.execution import missing
 from batchata_tasks.operations.compact import compact
 from batchata_tasks.operations.forget import forget
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.rename import rename
 from batchata_tasks.operations.revalidate import revalidate
-from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.enrich import enrich, run_prepared
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.reports.plan import preview
@@ -89,6 +90,16 @@ def table(emulator: Emulator, tmp_path: Path) -> Renamable:
 
 def renamed(table: Table, column: str) -> None:
     rename(table.spec(), column, Settings())
+
+
+def interrupted(*_: object) -> int:
+    raise KeyboardInterrupt
+
+
+def spec_file(table: Table) -> str:
+    path = table.folder / "spec.json"
+    path.write_text(table.spec().model_dump_json(exclude_unset=True))
+    return str(path)
 
 
 def sent(table: Table) -> int:
@@ -259,6 +270,38 @@ def test_an_older_copy_of_the_dataset_is_brought_up_to_date(table: Renamable) ->
     assert table.run().plan["requests"] == 0
     assert table.rows() == expected
     assert sent(table) == ROWS
+
+
+def test_a_run_that_was_prepared_before_a_rename_sends_nothing(table: Renamable) -> None:
+    """It goes by the names that the dataset has once it holds it."""
+    table.run()
+    table.call("text", "body")
+    ready = prepare_run(table.spec(), Settings())
+    renamed(table, "text=body")
+    receipt = run_prepared(ready)
+    assert (receipt.plan["up_to_date"], receipt.plan["requests"]) == (ROWS, 0)
+    assert sent(table) == ROWS
+
+
+def test_a_deletion_that_died_is_finished_by_the_new_name_of_the_key(
+    table: Renamable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run with the new name is refused until the column is renamed; then the rows leave."""
+    table.run(on_missing="delete")
+    table.values.pop()
+    table.write()
+    with monkeypatch.context() as patch:
+        patch.setattr(missing, "take_out", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            table.run(on_missing="delete")
+    CliRunner().invoke(app, ["cancel", spec_file(table)], catch_exceptions=False)
+    table.call("id", "ticket")
+    with pytest.raises(SpecError, match="--column OLD=ticket"):
+        table.run(on_missing="delete")
+    renamed(table, "id=ticket")
+    assert len(table.rows()) == ROWS - 1
+    assert table.run(on_missing="delete").plan["requests"] == 0
+    check_money(table)
 
 
 def test_a_column_that_left_the_spec_is_renamed_too(table: Renamable) -> None:
