@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from batchata_tasks.execution.earlier import SAID
 from batchata_tasks.execution.judged import judge, with_answer
 from batchata_tasks.execution.plain_rows import PlainBlock, PlainRows
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.execution.sent_rows import SENT_FIELDS, SentRows
 from batchata_tasks.ledger import OutcomeTotals
+from batchata_tasks.planning.fingerprint import changed
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import (
     ErrorCode,
@@ -55,6 +57,7 @@ class Report:
     doubled_lines: int = 0
     over_bound: int = 0  # answers that cost more than their proven bound
     unbelieved: int = 0  # answers that state a usage that cannot be
+    kept: int = 0  # rows that keep a usable answer, since the new attempt brought none
     account: int = 0  # requests that the account lacked something for
     superseded: int = 0  # known costs of attempts at rows whose whole cost is unknown
     cache_saved: int = 0  # by the cache, against the same answers without one
@@ -210,8 +213,13 @@ class Collector:
             self.report.superseded += (cost or 0) + (prior_cost or 0)
         is_sent = self._chunk.batch_id is not None
         said = {"_citations": list(answer.citations) or None, "_response": answer.text}
-        if answer.text is None and outcome is not Outcome.SUCCEEDED and attempts:
-            said |= self._earlier(position)
+        if outcome is not Outcome.SUCCEEDED and attempts:
+            before = self._earlier(position)
+            if (kept := self._kept(before, sent)) is not None:
+                outcome, error, fields = Outcome.SUCCEEDED, None, kept
+                self.report.kept += 1
+            if kept is not None or answer.text is None:
+                said |= {name: before[name] for name in SAID if name in before}
         return {
             **fields,
             "_status": outcome.value,
@@ -230,6 +238,20 @@ class Collector:
             "_run_id": self._chunk.run_id,
             "_enriched_at": self._enriched_at,
         }
+
+    def _kept(self, before: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the answer columns of a row that stays as it was, or None.
+
+        It had a usable answer to the same request, and was sent all the same (by `--refresh`). That
+        the new attempt brought none, since it was cancelled, say, takes nothing from it.
+        """
+        if before.get("_status") != Outcome.SUCCEEDED:
+            return None
+        if changed(before["_fingerprint"], sent["_fingerprint"]):
+            return None
+        earlier = Answer(sent["_custom_id"], Outcome.SUCCEEDED, before["_response"])
+        outcome, _, fields = self._judged(earlier, sent)
+        return fields if outcome is Outcome.SUCCEEDED else None
 
     def _count(self, position: int, answer: Answer, outcome: Outcome) -> tuple[int | None, Usage]:
         """Add an answer to the report; return its cost in picodollars, and what it used.

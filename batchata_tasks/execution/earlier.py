@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.parts import Dataset
 
 
-_SAID = ("_response", "_citations")
+SAID = ("_response", "_citations")
+_READ = (*SAID, "_status", "_fingerprint")
 
 
 class EarlierAnswers:
@@ -37,7 +38,10 @@ class EarlierAnswers:
         self._digests = list[bytes]()
 
     def __call__(self, position: int) -> dict[str, Any]:
-        """Return the columns of an earlier answer to the row at a position, if it had one."""
+        """Return the columns of an earlier answer to the row at a position, if it had one.
+
+        They are what it said, and its `_status` and `_fingerprint`.
+        """
         if self._said is None:
             keys = keys_of(self._manifest, self._dataset.key)
             self._digests = [key_digest(key) for key in keys]
@@ -46,12 +50,12 @@ class EarlierAnswers:
 
     def _read(self, wanted: set[bytes]) -> dict[bytes, dict[str, Any]]:
         said = dict[bytes, dict[str, Any]]()
-        columns = [*_SAID, "_fingerprint"]
+        columns: list[str] = [*_READ]
         # a made-up answer is kept by rehearsals alone
         is_rehearsal = any(map(is_rehearsed, self._manifest["_fingerprint"].to_pylist()))
         for digests, batch in _replaced(self._dataset, self._manifest, self._own, columns):
             for digest, row in zip(digests, batch.select(columns).to_pylist(), strict=True):
-                made_up = is_rehearsed(row.pop("_fingerprint") or "")
+                made_up = is_rehearsed(row["_fingerprint"] or "")
                 if digest in wanted and row["_response"] is not None and made_up == is_rehearsal:
                     said[digest] = row
         return said

@@ -284,6 +284,7 @@ def _commit_record(
         "doubled_lines": report.doubled_lines,
         "over_bound": report.over_bound,
         "unbelieved": report.unbelieved,
+        "kept": report.kept,
         "account": report.account,
         "answered": report.answered,
         "account_error": report.account_error,

@@ -185,6 +185,7 @@ _COUNTED = {
         "answer",
         "with a usage that cannot be, which is not believed: its upper bound counts as its cost",
     ),
+    "kept": ("row", "kept the earlier answer: the new attempt brought none that can be used"),
     "over_bound": (
         "answer",
         (

@@ -221,6 +221,54 @@ def test_refresh_sends_landed_rows_again(table: Table) -> None:
     assert len(table.rows()) == 20
 
 
+@pytest.mark.parametrize(
+    ("fault", "outcome", "attempts"),
+    [
+        ("request_expired", "expired", 0),
+        ("request_error", "errored", 1),
+        ("request_truncated", "truncated", 1),
+        ("request_refusal", "refused", 1),
+        ("request_invalid_answer", "invalid", 1),
+    ],
+)
+def test_a_refresh_takes_no_answer_away(
+    table: Table, fault: str, outcome: str, attempts: int
+) -> None:
+    """A row whose new attempt brought no usable answer keeps the one that it had.
+
+    The receipt tells how the attempt ended; the row has its costs.
+    """
+    table.run(max_attempts=1)
+    before = {row["id"]: row for row in table.rows()}
+    table.emulator.control.faults(kind=fault, contains="row 4")
+    receipt = table.run(Options(refresh_before=now_us()), max_attempts=1)
+    assert receipt.outcomes == {outcome: 1, "succeeded": 19}
+    told = "1 row kept the earlier answer: the new attempt brought none that can be used"
+    assert told in receipt.warnings
+    (row,) = (row for row in table.rows() if row["id"] == "k4")
+    said = ("label", "confidence", "_response", "_status", "_error", "_fingerprint")
+    assert all(row[name] == before["k4"][name] for name in said if name in row)
+    assert (row["_status"], row["_attempts"]) == ("succeeded", 1 + attempts)
+    check_money(table)
+    table.emulator.control.clear_faults()
+    assert table.run(max_attempts=1).outcomes == {}
+
+
+def test_a_refresh_whose_batch_was_cancelled_takes_no_answer_away(table: Table) -> None:
+    """A time limit during a refresh leaves each row its answer, also after many refreshes."""
+    for _ in range(4):
+        table.run(Options(refresh_before=now_us()))
+    before = {row["id"]: row["_response"] for row in table.rows()}
+    table.emulator.control.faults(kind="slow", count=1)
+    receipt = table.run(Options(refresh_before=now_us()), time_limit="1s")
+    assert receipt.outcomes.get("canceled", 0) > 0
+    rows = table.rows()
+    assert {row["_status"] for row in rows} == {"succeeded"}
+    assert {row["id"] for row in rows if row["_response"] == before[row["id"]]}
+    assert table.run().outcomes == {}
+    check_money(table)
+
+
 @pytest.mark.parametrize("limit", [{}, {"cost_limit_usd": 0.5}], ids=["no limit", "limit"])
 def test_a_refresh_is_not_lost_to_a_run_that_died(table: Table, limit: dict[str, Any]) -> None:
     """`--refresh` after a dead run without it lands that run's rows, and sends all others again.
