@@ -24,7 +24,7 @@ from batchata_tasks.planning.job_list import JobList
 from batchata_tasks.spec.job import Job, is_job_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -53,10 +53,19 @@ class Batch:
     ) -> None:
         place = {} if results_dir is None else {"results_dir": str(results_dir)}
         self.config = checked_params({**place, **params})
-        self.jobs = JobList()
+        self._jobs = JobList()
         self._ids: dict[str, int] = {}
         self._priced: set[tuple[str, str, bool]] = set()
         self._checked = CheckedJobs()
+
+    @property
+    def jobs(self) -> JobList:
+        """The jobs, in the order in which they were added; they may be changed like a list."""
+        return self._jobs
+
+    @jobs.setter
+    def jobs(self, jobs: Iterable[Job]) -> None:
+        self._jobs = JobList(jobs)
 
     def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:
         """Let a file name the run, so that a later process finds it; see StateManager.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import orjson
 
 from batchata_tasks.common.canonical import canonical
+from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.spec.job import Job
 
@@ -95,6 +96,14 @@ def stored_json(job: Job, schema: str | None, sha256: str | None = None) -> str:
     return orjson.dumps({**stored, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
 
 
+def _job(value: object) -> Job:
+    """Return a job as it is; refuse what is none."""
+    if not isinstance(value, Job):
+        message = f"jobs: {value!r:.80} is no Job; write Job(…), or add one with add_job."
+        raise SpecError(message)
+    return value
+
+
 class JobList(MutableSequence[Job]):
     """The jobs of a batch.
 
@@ -106,7 +115,7 @@ class JobList(MutableSequence[Job]):
         is_list = isinstance(jobs, JobList)
         forms = jobs.forms if is_list else []
         self._forms = {form: place for place, form in enumerate(forms)}
-        self._jobs: list[Job | PlainJob] = list(jobs.kept() if is_list else jobs)
+        self._jobs: list[Job | PlainJob] = list(jobs.kept() if is_list else map(_job, jobs))
 
     def add_plain(self, job_id: str, form: JobForm, texts: tuple[str, ...]) -> None:
         """Append a job of a form, by the texts of its turns."""
@@ -149,7 +158,10 @@ class JobList(MutableSequence[Job]):
         return one
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._jobs[index] = value
+        if isinstance(index, slice):
+            self._jobs[index] = map(_job, value)
+        else:
+            self._jobs[index] = _job(value)
 
     def __delitem__(self, index: int | slice) -> None:
         del self._jobs[index]
@@ -159,7 +171,7 @@ class JobList(MutableSequence[Job]):
 
     def insert(self, index: int, value: Job) -> None:
         """Insert a job before the one at a place."""
-        self._jobs.insert(index, value)
+        self._jobs.insert(index, _job(value))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, list | JobList):

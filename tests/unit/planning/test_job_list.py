@@ -163,6 +163,26 @@ def test_it_is_a_list(tmp_path: Path) -> None:
         _ = batch.jobs[4]
 
 
+def test_jobs_may_be_replaced_by_a_list(tmp_path: Path) -> None:
+    """More can be added to it; what is no job is refused at once."""
+    batch = Batch(str(tmp_path / "out")).set_default_params(model=CLAUDE)
+    for name in ("a", "b", "c"):
+        batch.add_job(id=name, prompt=f"Say {name}")
+    batch.jobs = [job for job in batch.jobs if job.id != "b"]
+    batch.add_job(id="d", prompt="Say d")
+    assert [job.prompt for job in batch.jobs] == ["Say a", "Say c", "Say d"]
+    odd: Any = ("e", 0, ("Say e",))
+    for change in (
+        lambda: batch.jobs.append(odd),
+        lambda: setattr(batch, "jobs", [odd]),
+        lambda: batch.jobs.__setitem__(0, odd),
+        lambda: batch.jobs.__setitem__(slice(1), [odd]),
+    ):
+        with pytest.raises(SpecError, match="no Job"):
+            change()
+    assert list(batch.jobs.ids()) == ["a", "c", "d"]
+
+
 @pytest.mark.parametrize("job_id", ["", "x" * 501, "\ud800", 7])
 def test_an_invalid_id_is_refused_after_others(tmp_path: Path, job_id: Any) -> None:
     """That the other fields of a job were checked for another one says nothing of its id."""
