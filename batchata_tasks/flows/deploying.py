@@ -6,15 +6,21 @@ projects may have a spec of one name, and the second one's deployments would rep
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
+from batchata_tasks.common.text import printable
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from prefect.client.schemas.responses import DeploymentResponse
 
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")  # a token, often; the server hides it from nobody
 _FLOWS = ("enrich", "plan", "cancel", "reconcile")
 
 
@@ -36,7 +42,7 @@ def refuse_taken(name: str, origin: str) -> dict[str, Any]:
             if origin not in found.tags and not _works_here(found):
                 message = (
                     f"{flow}/{name} on this Prefect server is another project's, and would be "
-                    f"replaced (it works in {' '.join(_places(found)) or 'an unknown place'}): "
+                    f"replaced (it works in {shown(_places(found)) or 'an unknown place'}): "
                     "nothing was deployed. Give the spec another name, in its file and in this "
                     f"one; or, if it is yours, run `prefect deployment delete {flow}/{name}` first."
                 )
@@ -52,6 +58,11 @@ def _places(found: DeploymentResponse) -> list[str]:
     ]
     names = ("repository", "directory")
     return [str(one[name]) for one in inputs for name in names if name in one]
+
+
+def shown(places: Iterable[str]) -> str:
+    """Return folders and repositories for a terminal, without the passwords of their URLs."""
+    return printable(" ".join(_USER.sub("", place) for place in places))
 
 
 def _works_here(found: DeploymentResponse) -> bool:

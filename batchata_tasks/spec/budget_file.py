@@ -56,6 +56,9 @@ def named_budget(value: object, info: ValidationInfo) -> object:
                 "both, or another name in one."
             )
             raise ValueError(message)
+    if "name" in as_dict(terms):  # its spending would count as that of another budget
+        message = f"{having[0]} gives {value!r} a `name` within its terms; remove it."
+        raise ValueError(message)
     return {"name": value, **as_dict(terms)}
 
 

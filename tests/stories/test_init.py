@@ -208,6 +208,9 @@ def test_a_workbook(tmp_path: Path) -> None:
     write_workbook(tmp_path / "table.xlsx", sheets)
     planned = batchata("plan", "table-My-rows.yaml", cwd=tmp_path)
     assert "rows 4 and 5 of the source have the same key (id='b')" in planned.stderr
+    assert "--sheet: name one of the workbook's sheets" in refused(
+        tmp_path, "table.xlsx", "--sheet", "", "--name", "other"
+    )
     assert "has no sheet 'Nope'; it has: Readme, My rows" in refused(
         tmp_path, "table.xlsx", "--sheet", "Nope", "--name", "other"
     )

@@ -131,6 +131,9 @@ def source_of(text: str, sheet: str | None = None) -> str | Form:
     Raises:
         SpecError: it has the form of none.
     """
+    if sheet == "":
+        message = "--sheet: name one of the workbook's sheets, or leave it out for the first."
+        raise SpecError(message)
     if not text.lstrip().startswith("{") or Path(text).exists():
         return text if sheet is None else SheetSource(file=text, sheet=sheet)
     if sheet is not None:

@@ -57,6 +57,7 @@ def test_a_name_stands_for_the_terms(tmp_path: Path) -> None:
         ("- nightly\n", "has to map names of budgets to their terms"),
         ("nightly: {limit_usd: 1}\nnightly: {limit_usd: 2}\n", "is given twice"),
         ("nightly: [\n", "cannot be read"),
+        ("nightly: {name: other, limit_usd: 1}\n", "gives 'nightly' a `name` within its terms"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence(
