@@ -65,7 +65,7 @@ class Batch:
 
     @jobs.setter
     def jobs(self, jobs: Iterable[Job]) -> None:
-        self._jobs = JobList(jobs)
+        self._jobs = JobList(list(jobs))  # forms of another batch name its own response models
 
     def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:
         """Let a file name the run, so that a later process finds it; see StateManager.

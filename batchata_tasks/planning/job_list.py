@@ -6,6 +6,7 @@ from collections.abc import MutableSequence
 from copy import deepcopy
 from dataclasses import fields, replace
 from operator import attrgetter
+from threading import Lock
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import orjson
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 PlainJob = tuple[str, int, tuple[str, ...]]
 """Id, place of the form, texts: Python's garbage collector does not walk over such a tuple."""
+
+_NEW_FORM = Lock()  # threads may add jobs at once, and no two forms have one place
 
 _FIELDS = [one.name for one in fields(Job) if one.name not in ("id", "response_model")]
 _fields_of = attrgetter(*_FIELDS)
@@ -107,7 +110,7 @@ def _job(value: object) -> Job:
 class JobList(MutableSequence[Job]):
     """The jobs of a batch.
 
-    Those of a known form are kept as the JSON of their turns. Whoever asks for one gets an object,
+    Those of a known form are kept as the texts of their turns. Whoever asks for one gets an object,
     which is kept instead from then on, so that changes to it count.
     """
 
@@ -119,7 +122,10 @@ class JobList(MutableSequence[Job]):
 
     def add_plain(self, job_id: str, form: JobForm, texts: tuple[str, ...]) -> None:
         """Append a job of a form, by the texts of its turns."""
-        self._jobs.append((job_id, self._forms.setdefault(form, len(self._forms)), texts))
+        if (place := self._forms.get(form)) is None:
+            with _NEW_FORM:
+                place = self._forms.setdefault(form, len(self._forms))
+        self._jobs.append((job_id, place, texts))
 
     def ids(self) -> Iterator[str]:
         """Yield the ids of the jobs."""
