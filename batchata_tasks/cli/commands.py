@@ -71,7 +71,11 @@ Set = Annotated[
 _CARRIES_ON = "Stopped half-way; the same command carries on."
 Refresh = Annotated[
     bool,
-    typer.Option("--refresh", help="Count rows that landed before this run as not landed."),
+    typer.Option(
+        "--refresh",
+        help="Send rows again that landed before this run. One whose new attempt brings no usable "
+        "answer keeps the one that it had.",
+    ),
 ]
 RetryFailed = Annotated[
     bool,

@@ -291,7 +291,7 @@ class Receipt:
 
     def _why_unsent(self) -> str:
         if self.result != RunResult.COST_LIMIT_REACHED:
-            return _WHEN_SENT.get(self.result, "; the next run takes them")
+            return _WHEN_SENT.get(self.result, f"; {self._later()}")
         if self.least_bound_usd is not None and not self.batches:
             return (
                 ": the limit leaves too little for any of them: the cheapest may cost "
@@ -302,7 +302,15 @@ class Receipt:
             return (
                 f": the budget {self.budget['name']} {reason}; a run takes them when it leaves more"
             )
-        return f": the limit {reason}; the next run takes them"
+        return f": the limit {reason}; {self._later()}"
+
+    def _later(self) -> str:
+        if not self.plan["reasons"].get("refresh"):
+            return "the next run takes them"
+        return (
+            "the next run takes those that are new or changed, the others keep their answers, and "
+            "another `--refresh` would send all rows again"
+        )
 
 
 def worded(result: str, *, failed: bool, held: bool, twice: bool = False) -> str:

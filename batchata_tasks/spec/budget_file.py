@@ -45,7 +45,7 @@ def named_budget(value: object, info: ValidationInfo) -> object:
     if not having:
         names = list(dict.fromkeys(name for named in budgets.values() for name in named))
         close = get_close_matches(value, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(names)}."
+        hint = f"perhaps {close[0]!r} is meant." if close else f"known are: {', '.join(names)}."
         message = f"there is no budget {value!r} in {' or '.join(map(str, files))}; {hint}"
         raise ValueError(message)
     terms = budgets[having[0]][value]

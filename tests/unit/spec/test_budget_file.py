@@ -49,7 +49,10 @@ def test_a_name_stands_for_the_terms(tmp_path: Path) -> None:
     ("text", "words"),
     [
         (None, "there is no file .*budgets.yaml to look up 'nightly' in, .*; make it, with a line"),
-        ("nihgtly: {limit_usd: 1}\n", "there is no budget 'nightly' in .*did you mean 'nihgtly'"),
+        (
+            "nihgtly: {limit_usd: 1}\n",
+            "there is no budget 'nightly' in .*perhaps 'nihgtly' is meant",
+        ),
         ("x: {limit_usd: 1}\n", "there is no budget 'nightly' in .*; known are: x"),
         ("nightly: {limit_usd: -1}\n", "`budget.limit_usd`"),
         ("nightly: {limit: 1}\n", "`budget.limit`"),
