@@ -183,6 +183,9 @@ def enrich(
         AlreadyRunningError: another run holds the dataset.
         BatchataError: something stopped the run half-way; the same call carries on.
     """
+    if not isinstance(output, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = f"output: {output!r:.80} is no path; name the folder of the dataset."
+        raise SpecError(message)
     given = {
         **options,
         "key": key if isinstance(key, str) else list(key),

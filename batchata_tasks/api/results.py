@@ -36,7 +36,7 @@ from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from decimal import Decimal
 
     from batchata_tasks.common.settings import Settings
@@ -61,6 +61,7 @@ _READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields))
 _NAMED = 5  # ids that an error names
 _BY_OUTCOME = ("completed", "failed", "cancelled")  # by which other libraries list results
 _LANDED_AT = "_enriched_at"
+_MOST_TAKEN = 2**31 - 1  # bytes: Arrow takes rows from no larger column of texts
 _TRIES = 5  # readings that a part which goes may interrupt
 T = TypeVar("T")
 
@@ -219,18 +220,20 @@ def _result(job_id: str, terms: Terms, answer: _Answer) -> JobResult:
     )
 
 
-def landed_table(spec: JobsSpec) -> pa.Table:
-    """Return the rows of a batch's jobs as they are in the dataset."""
+def landed_table(spec: JobsSpec, job_ids: Iterable[str]) -> pa.Table:
+    """Return the rows of some jobs as they are in the dataset, in the order of their ids."""
     dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
-    stored = open_source(spec.jobs).batches([JOB_ID])
-    ids = pa.concat_arrays([block.rows.column(JOB_ID) for block in stored])
+    ids = pa.array(job_ids, pa.string())
 
     def read() -> list[pa.RecordBatch]:
         batches = (batch for _, batch in dataset.rows(dataset.column_names()))
         return [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for batch in batches]
 
     rows = undisturbed(read)
-    return pa.Table.from_batches(rows, rows[0].schema if rows else _columns(spec))
+    table = pa.Table.from_batches(rows, rows[0].schema if rows else _columns(spec))
+    if table.nbytes > _MOST_TAKEN:
+        return table
+    return table.take(pc.sort_indices(pc.index_in(table.column(JOB_ID), ids)))
 
 
 def _columns(spec: JobsSpec) -> pa.Schema:

@@ -351,11 +351,13 @@ class BatchRun:
         )
 
     def to_arrow(self) -> pa.Table:
-        """Return the rows of its jobs as they lie in the dataset, as an Arrow table.
+        """Return the rows of its jobs in the dataset as an Arrow table, in the jobs' order.
 
-        It has the dataset's columns, also if no row has landed yet.
+        It has the dataset's columns, also if no row has landed yet. (Rows of more than 2 GB stay in
+        the order in which they landed.)
         """
-        return landed_table(self._written())
+        spec = self._written()
+        return landed_table(spec, self.jobs.ids())
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows of its jobs as a pandas frame."""

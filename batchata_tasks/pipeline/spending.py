@@ -36,6 +36,11 @@ def announce(run: RunContext) -> None:
         return
     text, most = _spending(run, chunks), _most(run, chunks)
     run.log(f"{text}.")
+    if other_model := run.plan().reasons.get("schema"):
+        run.log(
+            f"{pluralize(other_model, 'row')} of them for another response model: `batchata plan` "
+            "says how many of their answers `batchata revalidate` would keep, for free."
+        )
     if most is not None and most <= ASKED_ABOVE:
         return
     if not run.held.progress.agreed("Send it?"):

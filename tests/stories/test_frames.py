@@ -286,6 +286,18 @@ def test_a_frame_is_no_source_of_a_file(folder: Path) -> None:
         ask("x.csv", source={"frame": "pandas"})
 
 
+def test_an_output_is_a_path() -> None:
+    """Anything else is refused with a sentence."""
+    with pytest.raises(SpecError, match="output: None is no path; name the folder"):
+        enrich(
+            pa.table({"id": ["a"], "text": ["b"]}),
+            key="id",
+            prompt="{{ text }}",
+            model="claude-haiku-5-5",
+            output=None,  # pyright: ignore[reportArgumentType, reportCallIssue]
+        )
+
+
 def test_the_ways_of_a_call(folder: Path) -> None:
     """Metadata and floats as the caller wants them, and the receipt of the run."""
     receipts: list[Receipt] = []

@@ -141,6 +141,7 @@ class RecordBatch:
 class Table:
     schema: Schema
     num_rows: int
+    nbytes: int
     column_names: list[str]
     @classmethod
     def from_batches(

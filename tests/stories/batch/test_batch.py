@@ -69,6 +69,7 @@ def test_models_of_both_providers_in_one_batch(
     assert set(results) == {f"{kind}{number}" for kind in "ab" for number in range(4)}
     rows = {row["job_id"]: row for row in pq.read_table(tmp_path / "out/data").to_pylist()}
     requests = bodies(tmp_path / "out")
+    assert list(run.to_pandas()["job_id"]) == list(results) == [job.id for job in batch.jobs]
     for name, result in results.items():
         provider, body = rows[name]["_provider"], requests[rows[name]["_custom_id"]]
         assert body["messages"] == [{"role": "user", "content": f"text {name[1]}"}]

@@ -61,6 +61,18 @@ def test_the_first_lines_tell_what_it_costs(table: Table) -> None:
     assert not any("about to send" in line for line in again.lines)
 
 
+def test_rows_that_another_response_model_sends_again_are_told(table: Table) -> None:
+    """Their answers may be kept for free, and a run does not find out by itself."""
+    run(table, Person(agrees=True))
+    person = Person(agrees=True)
+    model = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
+    run(table, person, response_schema=model)
+    assert (
+        "20 rows of them for another response model: `batchata plan` says how many of their "
+        "answers `batchata revalidate` would keep, for free."
+    ) in person.lines
+
+
 def test_a_pilot_and_a_limit_are_told(table: Table) -> None:
     """If rows go first, or a limit leaves less than all may cost, that is said."""
     person = Person(agrees=False)
