@@ -139,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         with storage_errors(f"reading {path.name}"):
             record = json.loads(path.read_bytes())
     except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None
         raise
     except ValueError as error:

@@ -652,7 +652,7 @@ CASES = [
     ),
     Case(
         "null-in-the-prompt",
-        ("on_null", "'summary'", "row 2", "'pydantic'", "pass, empty or skip"),
+        ("on_null", "'summary'", "row 2", "'pydantic'", "`on_null` to pass", "or skip"),
         PARQUET,
         prepare=rows_with(summary=["a", None, "c"]),
     ),

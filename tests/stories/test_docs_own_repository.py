@@ -52,6 +52,7 @@ class Repository:
             "BATCHATA_POLL_INTERVAL": "0.2",
             "BATCHATA_LEDGER_URL": f"sqlite:///{home / 'ledger.db'}",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         }
 
     def run(self, script: str, cwd: Path | None = None, **env: str) -> str:
