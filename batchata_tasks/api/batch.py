@@ -20,7 +20,7 @@ from batchata_tasks.common.canonical import base32, canonical, digest
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.planning.job_list import JobList
+from batchata_tasks.planning.job_list import JobList, facts_of
 from batchata_tasks.spec.job import Job, is_job_id
 
 if TYPE_CHECKING:
@@ -198,15 +198,7 @@ class Batch:
         """Return a job with its content as its id; jobs that are alike are numbered."""
         schemas = self._checked.schemas
         schema, _ = schemas.of(job)
-        facts: list[object] = [
-            *job.destination(),
-            job.messages,
-            job.prompt,
-            job.temperature,
-            job.max_tokens,
-            job.params,
-            schemas.content(schema),
-        ]
+        facts = [*facts_of(job, schemas.content(schema)).values()]
         if job.file is not None:
             facts += [self._checked.digest_of(job.file), job.enable_citations]
         return self._checked.renamed(job, self._content_id(canonical(facts)))

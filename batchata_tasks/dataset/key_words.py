@@ -23,7 +23,13 @@ from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.conversion import UnfitError, converted
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.json_columns import is_json, json_array, python_list, type_name
+from batchata_tasks.common.json_columns import (
+    is_json,
+    is_nested,
+    json_array,
+    python_list,
+    type_name,
+)
 from batchata_tasks.dataset.columns import keys_of
 
 if TYPE_CHECKING:
@@ -54,11 +60,6 @@ def typed_key(names: list[str], words: Sequence[str], schema: pa.Schema) -> pa.R
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
-def is_nested(kind: pa.DataType) -> bool:
-    """Whether a column of this type has objects or lists."""
-    return pa.types.is_nested(kind) or is_json(kind)
-
-
 def key_values(key: pa.RecordBatch) -> dict[str, Any]:
     """Return the values of a key, by column."""
     return {name: python_list(key.column(name))[0] for name in key.schema.names}
@@ -76,8 +77,8 @@ def places_of(key: pa.RecordBatch, rows: pa.RecordBatch) -> list[int]:
             column = rows.column(name).cast(kind)
         except pa.ArrowException:  # it has other values by now
             return []
-        found = pc.equal(column, key.column(name)[0]).fill_null(False)  # noqa: FBT003 - its only form
-        same &= found.to_numpy(zero_copy_only=False)
+        found = pc.equal(column, key.column(name)[0])
+        same &= found.fill_null(False).to_numpy(zero_copy_only=False)  # noqa: FBT003 - its only form
     places = np.flatnonzero(same).tolist()
     return _same_nested(key.select(nested), rows, places) if nested and places else places
 

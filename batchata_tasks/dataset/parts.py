@@ -181,7 +181,9 @@ class Dataset:
         rows, kind = self.conformed(batch), MISSING_SINCE.type
         digests = key_digests(keys_of(rows, self.key))
         at = rows.schema.get_field_index(MISSING_SINCE.name)
-        is_gone, is_back = (pa.array([one in keys for one in digests]) for keys in (gone, back))
+        is_gone, is_back = (
+            pa.array([one in keys for one in digests], pa.bool_()) for keys in (gone, back)
+        )
         marks = pc.if_else(is_gone, pa.scalar(moment, kind), rows.column(at))
         marks = pc.if_else(is_back, pa.scalar(None, kind), marks)
         return rows.set_column(at, MISSING_SINCE, marks)

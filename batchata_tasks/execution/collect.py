@@ -57,7 +57,10 @@ class Report:
     doubled_lines: int = 0
     over_bound: int = 0  # answers that cost more than their proven bound
     unbelieved: int = 0  # answers that state a usage that cannot be
-    kept: int = 0  # rows that keep a usable answer, since the new attempt brought none
+    # how the new attempt ended of rows that keep an earlier answer, by custom_id: outcome, error
+    kept: dict[str, tuple[Outcome, str | None]] = field(
+        default_factory=dict[str, tuple[Outcome, str | None]]
+    )
     account: int = 0  # requests that the account lacked something for
     superseded: int = 0  # known costs of attempts at rows whose whole cost is unknown
     cache_saved: int = 0  # by the cache, against the same answers without one
@@ -216,8 +219,8 @@ class Collector:
         if outcome is not Outcome.SUCCEEDED and attempts:
             before = self._earlier(position)
             if (kept := self._kept(before, sent)) is not None:
+                self.report.kept[sent["_custom_id"]] = outcome, error
                 outcome, error, fields = Outcome.SUCCEEDED, None, kept
-                self.report.kept += 1
             if kept is not None or answer.text is None:
                 said |= {name: before[name] for name in SAID if name in before}
         return {

@@ -36,6 +36,7 @@ from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, s
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import rows_named
 from batchata_tasks.providers.result_lines import without_line
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,6 +233,9 @@ def _land(
             invalid += invalid_in(batch)
             texts = batch.column("_error").drop_null().to_pylist()
             errors.update(text[:_ERROR_CHARS] for text in texts)
+        # of these the rows themselves say nothing
+        errors.update(text[:_ERROR_CHARS] for _, text in report.kept.values() if text)
+        invalid += [name for name, (end, _) in report.kept.items() if end is Outcome.INVALID]
         ledger.collect(context.lease, chunk, report.tallies, report.overhead, part.retried())
         if report.over_bound:
             stop_over_bound(context, chunk, report.over_bound, report.excess)
@@ -284,7 +288,7 @@ def _commit_record(
         "doubled_lines": report.doubled_lines,
         "over_bound": report.over_bound,
         "unbelieved": report.unbelieved,
-        "kept": report.kept,
+        "kept": len(report.kept),
         "account": report.account,
         "answered": report.answered,
         "account_error": report.account_error,

@@ -51,10 +51,11 @@ class JobForm:
         self._stored = _with_turns(orjson.loads(self.terms), self._field, turns)
         pairs = [b"[%b,%%b]" % orjson.dumps(role) for role in roles]
         self._canonical = b"[" + b",".join(pairs) + b"]"
-        before, after = [*self.destination], [job.temperature, job.max_tokens, job.params, content]
-        own_turns = (turns, b"null") if self._field == "messages" else (b"null", turns)
-        around = (_inner(canonical(before)), *own_turns, _inner(canonical(after)))
-        self._facts = b"[" + b",".join(around) + b"]"
+        facts = {
+            name: canonical(value).replace(b"%", b"%%")
+            for name, value in facts_of(self.job, content).items()
+        }
+        self._facts = b"[" + b",".join({**facts, self._field: turns}.values()) + b"]"
 
     def spelled(self, texts: Sequence[str]) -> tuple[str, bytes]:
         """Return a job as `stored_json` does, and what the input of its fingerprint is made of.
@@ -76,9 +77,23 @@ class JobForm:
         return replace(self.job, id=job_id, params=params, **own)
 
 
-def _inner(array: bytes) -> bytes:
-    """Return the items of a JSON array, in a template in which `%b` stands for other values."""
-    return array[1:-1].replace(b"%", b"%%")
+def facts_of(job: Job, content: str | None) -> dict[str, object]:
+    """Return all that makes a job what it is, but for its id and its document.
+
+    `content` is a digest of its response model's schema.
+    """
+    provider, model, endpoint = job.destination()
+    return {
+        "provider": provider,
+        "model": model,
+        "endpoint": endpoint,
+        "messages": job.messages,
+        "prompt": job.prompt,
+        "temperature": job.temperature,
+        "max_tokens": job.max_tokens,
+        "params": job.params,
+        "response_model": content,
+    }
 
 
 def _with_turns(fields: dict[str, Any], name: str, turns: bytes) -> bytes:

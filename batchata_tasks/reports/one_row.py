@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from batchata_tasks.common.errors import InputError, SpecError
+from batchata_tasks.common.json_columns import is_nested
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.dataset.columns import OWN_NAMES
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.dataset.key_words import is_nested, key_values, places_of, typed_key
+from batchata_tasks.dataset.key_words import key_values, places_of, typed_key
 from batchata_tasks.dataset.stored_json import from_parquet, schema_of_part
 from batchata_tasks.reports.kept_requests import kept_request
 from batchata_tasks.reports.requests import RequestParts, indented, pretty

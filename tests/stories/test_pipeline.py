@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from decimal import Decimal
@@ -249,6 +250,13 @@ def test_a_refresh_takes_no_answer_away(
     said = ("label", "confidence", "_response", "_status", "_error", "_fingerprint")
     assert all(row[name] == before["k4"][name] for name in said if name in row)
     assert (row["_status"], row["_attempts"]) == ("succeeded", 1 + attempts)
+    commits = [
+        json.loads(path.read_text()) for path in (table.output / "_batchata/commits").iterdir()
+    ]
+    (commit,) = (one for one in commits if one["kept"])
+    # what the row no longer says is told, and known if its part is lost and written anew
+    assert sum(commit["errors"].values()) == 1
+    assert commit["invalid"] == ([row["_custom_id"]] if outcome == "invalid" else [])
     check_money(table)
     table.emulator.control.clear_faults()
     assert table.run(max_attempts=1).outcomes == {}

@@ -172,6 +172,18 @@ def test_a_first_round_without_a_usable_answer_is_the_last(table: Table) -> None
     check_money(table)
 
 
+def test_a_refresh_without_a_usable_answer_stops_and_takes_none_away(table: Table) -> None:
+    """It is told like any other, in the words of its own answers; the rows keep those they had."""
+    table.run()
+    fault(table, "request_invalid_answer")
+    text = stopped(table.run(Options(refresh_before=now_us())), "no_usable_answer")
+    assert f"none of the {MANY} rows that were answered has a usable answer" in text
+    assert " x response: " in text
+    assert {row["_status"] for row in table.rows()} == {"succeeded"}
+    table.check_answers()
+    check_money(table)
+
+
 @pytest.mark.in_turn
 @pytest.mark.parametrize(
     "kind", ["request_refusal", "request_truncated", "request_invalid", "request_error"]
