@@ -129,11 +129,12 @@ class Batch:
                 "model: name one in add_job, or for all jobs with set_default_params(model=…)."
             )
             raise SpecError(message)
-        if isinstance(fields.get("response_model"), dict):
-            fields["response_model"] = self._checked.schemas.own(fields["response_model"])
         if file is None and self._add_plain(id, fields, messages, prompt):
             return self
-        if "params" in fields:  # as with messages, the caller may change the original later
+        # as with messages, the caller may change the originals later
+        if isinstance(fields.get("response_model"), dict):
+            fields["response_model"] = self._checked.schemas.own(fields["response_model"])
+        if "params" in fields:
             fields["params"] = deepcopy(fields["params"])
         given_id = f"#{len(self.jobs) + 1}" if id is None else id
         turns, path = _copied(messages), _absolute(file)

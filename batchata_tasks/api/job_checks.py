@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.json import as_dict
 from batchata_tasks.planning.job_list import JobForm
 from batchata_tasks.providers import provider_type
 from batchata_tasks.sources import documents
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     Facts = tuple[bool, int, FileState | None]
 
 
+_AS_GIVEN = (
+    orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 _PASSED_KEPT = 256
 _FORMS_KEPT = 256
 
@@ -176,10 +182,11 @@ class CheckedJobs:
         if known is None:
             return None
         form, adapter = known
-        try:
-            adapter.check_turns(list(map(Message, roles, texts)))
-        except SpecError:
-            return None
+        if not getattr(adapter.check_turns, "roles_alone", False):
+            try:
+                adapter.check_turns(list(map(Message, roles, texts)))
+            except SpecError:
+                return None
         return form, texts
 
     def keep_form(self, fields: Mapping[str, Any], job: Job, *, limited: bool) -> None:
@@ -198,10 +205,15 @@ class CheckedJobs:
     def _form_key(
         self, fields: Mapping[str, Any], roles: Roles, messages: object, *, limited: bool
     ) -> tuple[object, ...]:
-        model = fields.get("response_model")
-        place = None if model is None else self.schemas.place_of(model)
-        # 1 and 1.0 are equal, and not the same
-        return roles, messages is None, limited, repr({**fields, "response_model": place})
+        spelled = _spelled(fields)
+        if spelled is None:
+            model, place = fields.get("response_model"), None
+            if model is not None:
+                is_schema = isinstance(model, dict)
+                own = self.schemas.own(as_dict(model)) if is_schema else model
+                place = self.schemas.place_of(own)
+            spelled = repr({**fields, "response_model": place})
+        return roles, messages is None, limited, spelled
 
     def _adapter_of(self, job: Job) -> type[Adapter]:
         names = job.model, job.provider, job.endpoint
@@ -246,6 +258,25 @@ class CheckedJobs:
             sha256 = documents.digest_of(file)
             self._digests[file] = now, sha256
         return sha256
+
+
+def _spelled(fields: Mapping[str, Any]) -> bytes | None:
+    """Return a job's fields as JSON, which is faster than `repr`; None if it may not tell all.
+
+    As `repr`, and unlike ==, it tells 1 from 1.0. A class is told by its `id`.
+    """
+    try:
+        spelled = orjson.dumps(fields, default=_class_id, option=_AS_GIVEN)
+    except TypeError:
+        return None
+    # null may be nan
+    return spelled if spelled.count(b"null") == spelled.count(b'"null"') else None
+
+
+def _class_id(value: object) -> int:
+    if isinstance(value, type):
+        return id(value)  # classes of known forms are kept, so that no other gets the `id` of one
+    raise TypeError
 
 
 def _state_of(file: Path | None) -> FileState | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -13,7 +14,8 @@ import pyarrow.compute as pc
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.common.arrow_types import as_stored
 from batchata_tasks.common.collector import collector_paused
-from batchata_tasks.dataset.columns import dataset_schema
+from batchata_tasks.common.money import PICO
+from batchata_tasks.dataset.columns import UNKNOWN_COST, dataset_schema, picodollars
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
@@ -37,7 +39,6 @@ from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from decimal import Decimal
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.planning.stored_jobs import StoredJob
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
 
 
 class _Answer(NamedTuple):
-    """What a row of the dataset says about its job, by the columns of these names with a `_`."""
+    """What a row of the dataset says about its job, by the columns of these names with a `_`.
+
+    `cost_usd` is nan if it is unknown.
+    """
 
     status: str
     error: str | None
@@ -53,7 +57,7 @@ class _Answer(NamedTuple):
     citations: list[dict[str, Any]] | None
     input_tokens: int
     output_tokens: int
-    cost_usd: Decimal | None
+    cost_usd: float
     batch_id: str | None
 
 
@@ -110,7 +114,7 @@ def _newest(
     found, times = list[JobResult | None]([None]) * len(asked), [-1] * len(asked)
     for batch in _rows(spec):
         landed = batch.column(_LANDED_AT).cast(pa.int64()).to_pylist()
-        columns = [batch.column(name).to_pylist() for name in _READ]
+        columns = [_values(batch, name) for name in _READ]
         for landed_at, job_id, text, *values in zip(landed, *columns, strict=True):
             place = places.get(job_id)
             if place is None or landed_at <= times[place]:
@@ -119,8 +123,16 @@ def _newest(
             if text != expected and (changed(text, expected) or is_rehearsed(text) != rehearsal):
                 continue
             times[place] = landed_at
-            found[place] = _result(job_id, terms, _Answer(*values))
+            found[place] = _result(job_id, terms, _Answer._make(values))
     return found
+
+
+def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
+    column = batch.column(name)
+    if name != "_cost_usd":
+        return column.to_pylist()
+    costs = picodollars(column).tolist()  # from which floats are made in a tenth of the time
+    return [math.nan if cost == UNKNOWN_COST else cost / PICO for cost in costs]
 
 
 def undisturbed(read: Callable[[], T]) -> T:
@@ -196,9 +208,8 @@ def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
 
 
 def _result(job_id: str, terms: Terms, answer: _Answer) -> JobResult:
-    text, cost = answer.response or "", answer.cost_usd
+    text, outcome = answer.response or "", answer.status
     parsed = error = None
-    outcome = answer.status
     if outcome != Outcome.SUCCEEDED:
         error = answer.error or outcome
     elif terms.schema is not None:
@@ -213,7 +224,7 @@ def _result(job_id: str, terms: Terms, answer: _Answer) -> JobResult:
         citations=(answer.citations or []) if terms.job.enable_citations else None,
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
-        cost_usd=float("nan") if cost is None else float(cost),
+        cost_usd=answer.cost_usd,
         error=error,
         outcome=outcome,
         batch_id=answer.batch_id,

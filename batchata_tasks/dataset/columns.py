@@ -6,6 +6,7 @@ from collections import defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +20,8 @@ from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Container
+
+    from numpy.typing import NDArray
 
     from batchata_tasks.schema.response import ResponseSchema
 
@@ -34,6 +37,7 @@ CITATION = pa.struct(
     ]
 )
 COST = pa.decimal128(20, 12)  # US dollars, exact to the picodollar
+UNKNOWN_COST = np.iinfo(np.int64).min
 _PICODOLLAR = pa.scalar(Decimal("1e-12"), pa.decimal128(12, 12))
 META_FIELDS = pa.schema(
     [
@@ -101,6 +105,16 @@ def dataset_schema(
 def cost_column(picodollars: pa.Array) -> pa.Array:
     """Return amounts, integers of 64 bits, as the column `_cost_usd` has them."""
     return pc.multiply(picodollars.cast(pa.decimal128(19, 0)), _PICODOLLAR).cast(COST)
+
+
+def picodollars(column: pa.Array) -> NDArray[np.int64]:
+    """Return the column `_cost_usd` as integers, in which `UNKNOWN_COST` stands for null."""
+    column = column.cast(COST)
+    if not len(column) or column.null_count == len(column):
+        return np.full(len(column), UNKNOWN_COST)
+    # a decimal of 128 bits is an integer of so many, and its low half comes first
+    halves = np.frombuffer(column.buffers()[1], "<i8")[2 * column.offset :: 2][: len(column)]
+    return np.where(pc.is_null(column).to_numpy(zero_copy_only=False), UNKNOWN_COST, halves)
 
 
 def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.common.money import pico_from_usd
-from batchata_tasks.dataset.columns import COST, MISSING_SINCE, keys_of
+from batchata_tasks.dataset.columns import MISSING_SINCE, UNKNOWN_COST, keys_of, picodollars
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.planning.fingerprint import (
     INPUT_BYTES,
@@ -49,7 +49,6 @@ STATE_COLUMNS = (
     "_enriched_at",
 )
 _NUMBERS = STATE_COLUMNS[3:7]
-_UNKNOWN = np.iinfo(np.int64).min  # of costs
 # of each row; `input` is that of its fingerprint, in two, `others` a number for the rest of it
 _COLUMNS = {
     "high": "<u8",
@@ -160,7 +159,7 @@ class Landed:
         same = np.isin(self._columns["others"], numbers)
         succeeded = self._columns["status"] == self.status(Outcome.SUCCEEDED)
         costs = self._columns["cost"][same]
-        cost = None if (costs == _UNKNOWN).any() else int(costs.sum())
+        cost = None if (costs == UNKNOWN_COST).any() else int(costs.sum())
         return Answered(len(costs), int((same & succeeded).sum()), cost)
 
     def part(self, place: int) -> str:
@@ -183,7 +182,7 @@ class Landed:
             values["_input_tokens"],
             values["_output_tokens"],
             values["_cache_read_tokens"],
-            None if values["cost"] == _UNKNOWN else values["cost"],
+            None if values["cost"] == UNKNOWN_COST else values["cost"],
             values["enriched_at"],
         )
 
@@ -218,7 +217,7 @@ class Landed:
             "marked": _is_marked(batch),
             "part": np.full(batch.num_rows, self._parts.of(part)),
             "error": self._errors.add(batch.column("_error")),
-            "cost": _picodollars(batch.column("_cost_usd")),
+            "cost": picodollars(batch.column("_cost_usd")),
             **{name: _integers(batch.column(name)) for name in _NUMBERS},
         }
 
@@ -300,16 +299,6 @@ def _is_marked(batch: pa.RecordBatch) -> NDArray[np.bool_]:
 
 def _integers(column: pa.Array) -> NDArray[np.int64]:
     return column.fill_null(0).to_numpy(zero_copy_only=False)
-
-
-def _picodollars(column: pa.Array) -> NDArray[np.int64]:
-    """Return costs of the dataset, which are exact to the picodollar, as integers."""
-    column = column.cast(COST)
-    if not len(column) or column.null_count == len(column):
-        return np.full(len(column), _UNKNOWN)
-    # a decimal of 128 bits is an integer of so many, and its low half comes first
-    halves = np.frombuffer(column.buffers()[1], "<i8")[2 * column.offset :: 2][: len(column)]
-    return np.where(pc.is_null(column).to_numpy(zero_copy_only=False), _UNKNOWN, halves)
 
 
 def _from_hex(column: pa.Array, digits: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from batchata_tasks.common.errors import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.document import Document
     from batchata_tasks.types.request import Message
+
+
+def roles_alone(check_turns: Callable[..., None]) -> Any:
+    """Mark a `check_turns` that looks at the roles of turns alone, never at their texts.
+
+    Then jobs of the same roles need not be checked one by one. An adapter that overrides it is not
+    marked, unless it marks its own.
+    """
+    check_turns.roles_alone = True  # pyright: ignore[reportFunctionMemberAccess]
+    return check_turns
 
 
 class Checks:
@@ -50,6 +60,7 @@ class Checks:
         del max_tokens, params
 
     @classmethod
+    @roles_alone
     def check_turns(cls, turns: Sequence[Message]) -> None:
         """Refuse turns that the provider would refuse, or would take in another order."""
         del turns

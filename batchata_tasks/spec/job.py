@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict, not_json
@@ -209,11 +209,10 @@ def turn_texts(messages: object, prompt: object) -> tuple[Roles, tuple[str, ...]
     if type(messages) is not list:  # others may be read only once
         return None
     roles, texts = list[_Role](), list[str]()
-    for given in cast("list[object]", messages):
-        turn = as_dict(given)
-        if turn.keys() != _TURN:
+    for turn in cast("list[dict[str, Any]]", messages):
+        if type(turn) is not dict or len(turn) != len(_TURN):
             return None
-        role, text = turn["role"], turn["content"]
+        role, text = turn.get("role"), turn.get("content")
         if role not in _ROLES or not _is_text(text):
             return None
         roles.append(role)
@@ -234,8 +233,8 @@ def _is_number(value: object, kind: type | UnionType) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value != "" and not value.isspace() and is_unicode(value)
 
 
 def _turn(job: Job, place: int, given: object) -> Message:

@@ -22,6 +22,7 @@ from batchata_tasks.providers.anthropic.fast_lines import plain_answer
 from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
+from batchata_tasks.providers.checks import roles_alone
 from batchata_tasks.providers.emulated import Answering
 from batchata_tasks.providers.gate import GatedFile, gated, watch
 from batchata_tasks.providers.keys import check_environment
@@ -140,6 +141,7 @@ class AnthropicAdapter(Adapter):
         param_rules.check_budget(max_tokens, params)
 
     @classmethod
+    @roles_alone
     def check_turns(cls, turns: Sequence[Message]) -> None:
         others = False
         for place, turn in enumerate(turns):

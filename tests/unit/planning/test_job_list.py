@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from copy import deepcopy
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ SCHEMA = {
     "required": ["label"],
     "additionalProperties": False,
 }
+OR_NULL = {**SCHEMA, "properties": {"label": {"type": ["string", "null"], "default": None}}}
 TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9),
     st.sampled_from(['"', "\\u0041 \x00\x7f", "ünï ☃ \U0001f600"]),
@@ -68,10 +71,21 @@ TURNS = st.one_of(
 FIELDS = st.fixed_dictionaries(
     {"model": st.sampled_from([CLAUDE, CLAUDE, GPT])},
     optional={
-        "temperature": st.sampled_from([1, 1.0, True, 7]),
+        "temperature": st.sampled_from([1, 1.0, True, 7, math.nan]),
         "max_tokens": st.sampled_from([5, 2000, 5.0]),
-        "response_model": st.sampled_from([Label, SCHEMA, {**SCHEMA, "title": "Other"}]),
-        "params": st.sampled_from([{}, {"metadata": {"user_id": "a"}}, {"metadata": None}]),
+        "response_model": st.sampled_from([Label, SCHEMA, {**SCHEMA, "title": "Other"}, OR_NULL]),
+        "params": st.sampled_from(
+            [
+                {},
+                {"metadata": {"user_id": "a"}},
+                {"metadata": None},
+                {"metadata": math.nan},
+                {"stop_sequences": ["a"]},
+                {"stop_sequences": ("a",)},
+                {"metadata": Label},
+                {1: None},
+            ]
+        ),
     },
 )
 ID = st.sampled_from([{}] * 6 + [{"id": name} for name in ("a", "b", "c", "", "x" * 501, "\ud800")])
@@ -128,6 +142,15 @@ def test_most_jobs_are_kept_as_texts(tmp_path: Path) -> None:
     assert [isinstance(one, tuple) for one in batch.jobs.kept()] == [False] * 2 + [True] * 6
     assert [job.prompt for job in batch.jobs[::2]] == ["p0", "p1", "p2", "p3"]
     assert not any(isinstance(one, tuple) for one in batch.jobs.kept()[2::2])
+
+
+@pytest.mark.parametrize("model", [Label, SCHEMA, OR_NULL])
+def test_jobs_of_each_response_model_are_kept_as_texts(tmp_path: Path, model: Any) -> None:
+    """Also if its schema holds a null, or it is another object each time."""
+    batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE)
+    for number in range(3):
+        batch.add_job(prompt=f"p{number}", response_model=deepcopy(model))
+    assert [isinstance(one, tuple) for one in batch.jobs.kept()] == [False, True, True]
 
 
 def test_a_change_to_one_job_is_its_own(tmp_path: Path) -> None:
@@ -190,3 +213,11 @@ def test_an_invalid_id_is_refused_after_others(tmp_path: Path, job_id: Any) -> N
     with pytest.raises(SpecError, match="id: write a text of 1 to 500 characters"):
         batch.add_job(id=job_id, prompt="p")
     assert len(batch.jobs) == 1
+
+
+def test_what_json_cannot_hold_is_refused_after_a_null(tmp_path: Path) -> None:
+    """JSON spells them alike, and the job would be sent without what it says."""
+    batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE)
+    batch.add_job(prompt="p", params={"metadata": None})
+    with pytest.raises(SpecError, match="nan"):
+        batch.add_job(prompt="p", params={"metadata": math.nan})
