@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -204,12 +205,15 @@ def based_on(batches: int) -> str:
 @cache  # it takes a tenth of a second to make one
 def _tokenizer() -> Callable[[str], int] | None:
     """Return a function that counts tokens as OpenAI's models do; None if it is not installed."""
-    try:
-        bpe_openai: Any = import_module("bpe_openai")
-    except ModuleNotFoundError:
+    if (package := find_spec("bpe_openai")) is None:
         return None
-    encoding = bpe_openai.get_encoding("o200k_base")
-    return lambda text: len(encoding.encode_ordinary(text))
+    # its binding has tables of its own; the package around it reads others of 70 MB, for decoding
+    binding = PathFinder.find_spec("_bindings", package.submodule_search_locations)
+    if binding is None or binding.loader is None:
+        return None
+    bindings: Any = module_from_spec(binding)
+    binding.loader.exec_module(bindings)
+    return bindings.tokenizer_for_encoding("o200k_base").count
 
 
 def _tokens_of(body: bytes, count: Callable[[str], int]) -> int:

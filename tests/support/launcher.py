@@ -274,7 +274,6 @@ def _import_all() -> None:
     """
     for name in (
         "anthropic",
-        "bpe_openai",
         "httpx2",
         "openai",
         "opentelemetry.propagate",
@@ -296,7 +295,7 @@ def _import_all() -> None:
     if sys.argv[2]:
         import_module(sys.argv[2])
     import_module("batchata_tasks.pricing.lookup").published_rates("openai", "gpt-6-luna")
-    import_module("bpe_openai").get_encoding("o200k_base")
+    import_module("batchata_tasks.planning.estimate")._tokenizer()
     httpx2.Client().close()
 
 
