@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads
@@ -21,6 +21,28 @@ if TYPE_CHECKING:
 # batches; runs are counted whole, because later rounds belong to all batches of the first
 _NEWEST = 20
 _RAN = (Outcome.SUCCEEDED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.REFUSED)
+
+_DONE = (
+    (t.chunks.c.provider == bindparam("provider"))
+    & (t.chunks.c.model == bindparam("model"))
+    & (t.chunks.c.kind == ChunkKind.BATCH)
+    & t.chunks.c.state.in_((ChunkState.COLLECTED, ChunkState.LANDED))
+    & (t.chunks.c.bytes > 0)
+)
+_NEWEST_RUNS = (
+    select(t.runs.c.id, t.runs.c.started_at)
+    .join(t.chunks, t.chunks.c.run_id == t.runs.c.id)
+    .distinct()
+    .where(_DONE, t.runs.c.name == bindparam("name"), t.chunks.c.round == 1)
+    .where(func.coalesce(t.runs.c.rehearsal, 0) == bindparam("rehearsal"))
+    .order_by(t.runs.c.started_at.desc())
+    .limit(_NEWEST)
+)
+_OUTCOMES = (
+    select(t.outcomes, t.chunks.c.round, t.chunks.c.bytes)
+    .join(t.chunks, t.chunks.c.id == t.outcomes.c.chunk_id)
+    .where(_DONE, t.chunks.c.run_id == bindparam("run_id"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +81,12 @@ class Calibration(Store):
 
         Those of rehearsals tell about rehearsals alone.
         """
-        c = t.chunks.c
-        sent = (c.provider == provider) & (c.model == model) & (c.kind == ChunkKind.BATCH)
-        done = sent & c.state.in_((ChunkState.COLLECTED, ChunkState.LANDED)) & (c.bytes > 0)
-        runs = (
-            select(t.runs.c.id, t.runs.c.started_at)
-            .join(t.chunks, c.run_id == t.runs.c.id)
-            .distinct()
-        )
-        runs = runs.where(done, t.runs.c.name == name, c.round == 1)
-        runs = runs.where(func.coalesce(t.runs.c.rehearsal, 0) == int(rehearsal))
-        newest = runs.order_by(t.runs.c.started_at.desc()).limit(_NEWEST)
-        query = select(t.outcomes, c.round, c.bytes).join(t.chunks, c.id == t.outcomes.c.chunk_id)
+        sent = {"provider": provider, "model": model}
+        which = {**sent, "name": name, "rehearsal": int(rehearsal)}
         usage = UsageHistory()
-        for run_id in connection.execute(newest).scalars():
+        for run_id in connection.execute(_NEWEST_RUNS, which).scalars():
             by_chunk: dict[str, list[Row[Any]]] = defaultdict(list)
-            for row in connection.execute(query.where(done, c.run_id == run_id)):
+            for row in connection.execute(_OUTCOMES, {**sent, "run_id": run_id}):
                 by_chunk[row.chunk_id].append(row)
             for rows in by_chunk.values():
                 add = _with_first_round if rows[0].round == 1 else _with_later_round

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from batchata_tasks.ledger.values import Lease
+
+_REREADS = select(t.rereads.c.part).where(t.rereads.c.dataset_id == bindparam("dataset_id"))
+_FORGOTTEN = select(t.forgotten.c.custom_id).where(t.forgotten.c.chunk_id == bindparam("chunk_id"))
 
 
 class Changes(Leases):
@@ -84,10 +87,8 @@ def insert_forgotten(connection: Connection, names: Iterable[str]) -> None:
 
 
 def _rereads(connection: Connection, dataset_id: str) -> set[str]:
-    query = select(t.rereads.c.part).where(t.rereads.c.dataset_id == dataset_id)
-    return set(connection.execute(query).scalars())
+    return set(connection.execute(_REREADS, {"dataset_id": dataset_id}).scalars())
 
 
 def _forgotten(connection: Connection, chunk_id: str) -> set[str]:
-    query = select(t.forgotten.c.custom_id).where(t.forgotten.c.chunk_id == chunk_id)
-    return set(connection.execute(query).scalars())
+    return set(connection.execute(_FORGOTTEN, {"chunk_id": chunk_id}).scalars())

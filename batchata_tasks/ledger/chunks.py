@@ -32,6 +32,11 @@ _UNFINISHED = select(t.chunks).where(
     t.chunks.c.run_id != bindparam("but_run"),
     t.chunks.c.state.in_((*UNFINISHED, *SET_ASIDE)),
 )
+_LANDED = select(t.chunks).where(
+    t.chunks.c.dataset_id == bindparam("dataset_id"),
+    t.chunks.c.state == ChunkState.LANDED,
+    t.chunks.c.emptied == bindparam("emptied"),
+)
 _MOVED = update(t.chunks).where(
     t.chunks.c.id == bindparam("moved"),
     t.chunks.c.state.in_(bindparam("before", expanding=True)),
@@ -94,12 +99,8 @@ class Chunks(Leases):
         return self._landed(connection, dataset_id, 1)
 
     def _landed(self, connection: Connection, dataset_id: str, emptied: int) -> list[Chunk]:
-        mine = (
-            (t.chunks.c.dataset_id == dataset_id)
-            & (t.chunks.c.state == ChunkState.LANDED)
-            & (t.chunks.c.emptied == emptied)
-        )
-        return [chunk_of(row) for row in connection.execute(select(t.chunks).where(mine))]
+        which = {"dataset_id": dataset_id, "emptied": emptied}
+        return [chunk_of(row) for row in connection.execute(_LANDED, which)]
 
     @reads
     def order_of(self, connection: Connection, dataset_id: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _ONE = 10**6
 _CHARS = 200  # of a model's name
+_FACTOR = select(t.corrections.c.factor).where(
+    t.corrections.c.provider == bindparam("provider"), t.corrections.c.model == bindparam("model")
+)
 
 
 def _named(model: str, *, rehearsal: bool) -> str:
@@ -45,15 +48,14 @@ class Corrections(Store):
         """
         model = _named(model, rehearsal=rehearsal)
         self.lock(connection, f"bounds {provider} {model}")
-        here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
-        previous = connection.execute(select(t.corrections.c.factor).where(here)).scalar()
+        which = {"provider": provider, "model": model}
+        previous = connection.execute(_FACTOR, which).scalar()
         factor = max(previous or _ONE, -(-base * excess * 11 // (10 * _ONE)))
         row = {"factor": factor, "chunk_id": chunk_id, "noted_at": now_us()}
         if previous is None:
-            connection.execute(
-                insert(t.corrections).values(row | {"provider": provider, "model": model})
-            )
+            connection.execute(insert(t.corrections), row | which)
         else:
+            here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
             connection.execute(update(t.corrections).where(here).values(row))
         return factor
 
@@ -62,6 +64,5 @@ class Corrections(Store):
         self, connection: Connection, provider: str, model: str, *, rehearsal: bool = False
     ) -> int:
         """Return the factor by which to multiply bounds of a model, in millionths."""
-        model = _named(model, rehearsal=rehearsal)
-        here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
-        return connection.execute(select(t.corrections.c.factor).where(here)).scalar() or _ONE
+        which = {"provider": provider, "model": _named(model, rehearsal=rehearsal)}
+        return connection.execute(_FACTOR, which).scalar() or _ONE

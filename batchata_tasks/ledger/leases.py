@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _DATASET = select(t.datasets).where(t.datasets.c.id == bindparam("dataset_id"))
 _LOCKED_DATASET = _DATASET.with_for_update()
+_AT_URL = select(t.datasets.c.id).where(t.datasets.c.url == bindparam("at"))
+_NONE_AT_URL = delete(t.datasets).where(t.datasets.c.url == bindparam("at"))
+_SET = update(t.datasets).where(t.datasets.c.id == bindparam("of_dataset"))
+_SET_HELD = _SET.where(t.datasets.c.fence == bindparam("held_with"))
 
 
 class Leases(Store):
@@ -35,24 +39,22 @@ class Leases(Store):
         """Return the id of the dataset at `url`; `owner_id` is that in its owner file."""
         # else two first runs in one folder would give it two ids
         self.lock(connection, "names of datasets")
-        at_url = connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
+        at_url = connection.execute(_AT_URL, {"at": url}).scalar()
         if at_url is not None and owner_id in (None, at_url):
             return str(at_url)
         dataset_id = owner_id or new_id()
         # a dataset that was moved keeps its id, and with it the record of what was paid for
-        connection.execute(delete(t.datasets).where(t.datasets.c.url == url))
-        moved = connection.execute(
-            update(t.datasets).where(t.datasets.c.id == dataset_id).values(url=url)
-        )
+        connection.execute(_NONE_AT_URL, {"at": url})
+        moved = connection.execute(_SET, {"of_dataset": dataset_id, "url": url})
         if moved.rowcount == 0:
             row = {"id": dataset_id, "url": url, "created_at": now_us(), "fence": 0}
-            connection.execute(insert(t.datasets).values(row))
+            connection.execute(insert(t.datasets), row)
         return dataset_id
 
     @reads
     def dataset_at(self, connection: Connection, url: str) -> str | None:
         """Return the id of the dataset at `url`; None if no run has used this folder."""
-        return connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
+        return connection.execute(_AT_URL, {"at": url}).scalar()
 
     @reads
     def dataset_urls(self, connection: Connection) -> list[str]:
@@ -98,7 +100,7 @@ class Leases(Store):
             )
             raise AlreadyRunningError(message, _for_people(row.holder), row.lease_until)
         values = {"fence": row.fence + 1, "holder": holder, "lease_until": now + int(seconds * 1e6)}
-        connection.execute(update(t.datasets).where(t.datasets.c.id == dataset_id).values(values))
+        connection.execute(_SET, {"of_dataset": dataset_id, **values})
         lost = row.holder and _for_people(row.holder)
         return Lease(dataset_id, row.fence + 1, holder, lost=lost)
 
@@ -107,15 +109,13 @@ class Leases(Store):
         """Prolong the lease; raises LeaseError if another run has taken it."""
         self._check(connection, lease, expired_too=False)
         until = self.clock(connection) + int(seconds * 1e6)
-        connection.execute(
-            update(t.datasets).where(t.datasets.c.id == lease.dataset_id).values(lease_until=until)
-        )
+        connection.execute(_SET, {"of_dataset": lease.dataset_id, "lease_until": until})
 
     @writes
     def release_lease(self, connection: Connection, lease: Lease) -> None:
         """Release the lease, if it is still ours."""
-        mine = (t.datasets.c.id == lease.dataset_id) & (t.datasets.c.fence == lease.fence)
-        connection.execute(update(t.datasets).where(mine).values(holder=None, lease_until=None))
+        mine = {"of_dataset": lease.dataset_id, "held_with": lease.fence}
+        connection.execute(_SET_HELD, {**mine, "holder": None, "lease_until": None})
 
     @writes
     def check_lease(self, connection: Connection, lease: Lease) -> None:

@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 
 
 _RESERVATION = select(t.reservations).where(t.reservations.c.chunk_id == bindparam("chunk_id"))
+_SET_RESERVATION = update(t.reservations).where(t.reservations.c.chunk_id == bindparam("of_chunk"))
+_SETTLED = select(t.reservations.c.settled).where(
+    t.reservations.c.chunk_id.in_(bindparam("chunk_ids", expanding=True))
+)
+_IN_FLIGHT = select(t.reservations.c.chunk_id).where(
+    t.reservations.c.run_id == bindparam("run_id"), t.reservations.c.settled.is_(None)
+)
 _OUTCOMES_OF_RUN = select(t.outcomes).where(t.outcomes.c.run_id == bindparam("run_id"))
+_NO_OUTCOMES = delete(t.outcomes).where(t.outcomes.c.chunk_id == bindparam("of_chunk"))
 
 
 class Money(Chunks, Budgets):
@@ -121,7 +129,7 @@ class Money(Chunks, Budgets):
         self._check(connection, lease)
         sent = (ChunkState.SUBMITTED, ChunkState.OVERDUE, ChunkState.COLLECTED)
         self._move(connection, chunk.id, (ChunkState.PLANNED, *sent), ChunkState.COLLECTED)
-        connection.execute(delete(t.outcomes).where(t.outcomes.c.chunk_id == chunk.id))
+        connection.execute(_NO_OUTCOMES, {"of_chunk": chunk.id})
         before = retried or {}
         for outcome in tallies.keys() | before.keys():
             tally = tallies.get(outcome, OutcomeTotals())
@@ -188,7 +196,7 @@ class Money(Chunks, Budgets):
         if cost is None:
             spent = func.coalesce(t.reservations.c.settled, t.reservations.c.reserved)
         values = {"overhead": spent, "settled": spent, "superseded": 0, "settled_at": now_us()}
-        _set_reservation(connection, chunk_id, **values)
+        connection.execute(_SET_RESERVATION.values(values), {"of_chunk": chunk_id})
 
     @writes
     def balance(self, connection: Connection, lease: Lease, chunk_id: str, rows_cost: int) -> None:
@@ -219,7 +227,7 @@ class Money(Chunks, Budgets):
             for row in connection.execute(query)
         )
         overhead = func.coalesce(t.reservations.c.overhead, 0) + (in_dataset - rows_cost)
-        _set_reservation(connection, chunk_id, overhead=overhead)
+        connection.execute(_SET_RESERVATION.values(overhead=overhead), {"of_chunk": chunk_id})
 
     @writes
     def set_superseded(
@@ -246,8 +254,8 @@ class Money(Chunks, Budgets):
         """Return what some chunks have cost, as far as they are settled."""
         total = 0
         for block in blocks(chunk_ids):
-            query = select(t.reservations.c.settled).where(t.reservations.c.chunk_id.in_(block))
-            total += sum(amount or 0 for amount in connection.execute(query).scalars())
+            amounts = connection.execute(_SETTLED, {"chunk_ids": block}).scalars()
+            total += sum(amount or 0 for amount in amounts)
         return total
 
     @reads
@@ -264,10 +272,7 @@ class Money(Chunks, Budgets):
     @reads
     def in_flight(self, connection: Connection, run_id: str) -> set[str]:
         """Return the chunks of a run for which money is reserved and not settled."""
-        query = select(t.reservations.c.chunk_id).where(
-            t.reservations.c.run_id == run_id, t.reservations.c.settled.is_(None)
-        )
-        return set(connection.execute(query).scalars())
+        return set(connection.execute(_IN_FLIGHT, {"run_id": run_id}).scalars())
 
     @reads
     def outcomes(
@@ -299,6 +304,5 @@ def _run_money(connection: Connection, run_id: str) -> tuple[int, int]:
     return money_of(connection, t.reservations.c.run_id == run_id)
 
 
-def _set_reservation(connection: Connection, chunk_id: str, **values: Any) -> None:
-    here = t.reservations.c.chunk_id == chunk_id
-    connection.execute(update(t.reservations).where(here).values(values))
+def _set_reservation(connection: Connection, chunk_id: str, **values: int) -> None:
+    connection.execute(_SET_RESERVATION, {"of_chunk": chunk_id, **values})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, inspect, select, update
+from sqlalchemy import create_mock_engine, insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from batchata_tasks.common.clock import now_us
@@ -22,7 +23,7 @@ from batchata_tasks.ledger.engine import (
 from batchata_tasks.ledger.values import new_id
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Row
+    from sqlalchemy import URL, Connection, ExecutableDDLElement, Row
 
     from batchata_tasks.ledger.store import Store
 
@@ -113,11 +114,28 @@ def _is_free(url: URL, connection: Connection) -> bool:
     return True
 
 
+@cache
+def _definitions(driver: str) -> tuple[str, ...]:
+    """Return the statements that make the tables in a database by this driver.
+
+    Compiling them takes longer than running them, and a process may make many ledgers.
+    """
+    statements: list[str] = []
+
+    def note(statement: ExecutableDDLElement, *_: object, **__: object) -> None:
+        statements.append(str(statement.compile(dialect=engine.dialect)))
+
+    engine = create_mock_engine(f"{driver}://", note)
+    t.metadata.create_all(engine, checkfirst=False)
+    return tuple(statements)
+
+
 def _create_or_migrate(store: Store, connection: Connection) -> Row[Any]:
     """Create or migrate the ledger in one transaction that excludes other processes."""
     store.lock(connection, "opening")
     if _is_free(store.url, connection):
-        t.metadata.create_all(connection, checkfirst=False)
+        for statement in _definitions(store.url.drivername):
+            connection.exec_driver_sql(statement)
         row = {"ledger_id": new_id(), "schema_version": t.SCHEMA_VERSION, "created_at": now_us()}
         connection.execute(insert(t.meta).values(row))
     meta = _read(connection)

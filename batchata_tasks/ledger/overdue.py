@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
@@ -24,6 +24,24 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 WAITING = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
+
+_HERE, _AT = t.chunks.c.dataset_id == bindparam("dataset_id"), t.chunks.c.updated_at
+_IN_STATES = (
+    select(t.chunks)
+    .where(_HERE, t.chunks.c.state.in_(bindparam("states", expanding=True)))
+    .order_by(_AT)
+)
+_LAST_LANDED = (
+    select(func.max(_AT))
+    .where(_HERE, t.chunks.c.batch_id.is_not(None), t.chunks.c.state == ChunkState.LANDED)
+    .scalar_subquery()
+)
+_SET_ASIDE_SINCE = (
+    select(t.chunks)
+    .where(_HERE, t.chunks.c.state == ChunkState.OVERDUE, func.coalesce(_LAST_LANDED, 0) < _AT)
+    .order_by(_AT)
+)
+_SUBMITTED_AT = select(t.batches.c.submitted_at).where(t.batches.c.batch_id == bindparam("named"))
 
 
 class Overdue(Chunks):
@@ -103,12 +121,8 @@ class Overdue(Chunks):
         self, connection: Connection, dataset_id: str, states: Iterable[str]
     ) -> list[Chunk]:
         """Return the chunks of a dataset that are in one of the states, oldest first."""
-        query = (
-            select(t.chunks)
-            .where(t.chunks.c.dataset_id == dataset_id, t.chunks.c.state.in_(list(states)))
-            .order_by(t.chunks.c.updated_at)
-        )
-        return [chunk_of(row) for row in connection.execute(query)]
+        which = {"dataset_id": dataset_id, "states": list(states)}
+        return [chunk_of(row) for row in connection.execute(_IN_STATES, which)]
 
     @reads
     def set_aside_since_landing(self, connection: Connection, dataset_id: str) -> list[Chunk]:
@@ -116,13 +130,8 @@ class Overdue(Chunks):
 
         Oldest first.
         """
-        here, at = t.chunks.c.dataset_id == dataset_id, t.chunks.c.updated_at
-        sent = here & t.chunks.c.batch_id.is_not(None)
-        landed = select(func.max(at)).where(sent, t.chunks.c.state == ChunkState.LANDED)
-        since = func.coalesce(landed.scalar_subquery(), 0)
-        overdue = here & (t.chunks.c.state == ChunkState.OVERDUE)
-        query = select(t.chunks).where(overdue, at > since).order_by(at)
-        return [chunk_of(row) for row in connection.execute(query)]
+        which = {"dataset_id": dataset_id}
+        return [chunk_of(row) for row in connection.execute(_SET_ASIDE_SINCE, which)]
 
     @reads
     def chunk_of_batch(self, connection: Connection, batch_id: str) -> Chunk | None:
@@ -134,8 +143,7 @@ class Overdue(Chunks):
     @reads
     def submitted_at(self, connection: Connection, batch_id: str) -> int | None:
         """Return when a batch was recorded, in microseconds since 1970."""
-        query = select(t.batches.c.submitted_at).where(t.batches.c.batch_id == batch_id)
-        return connection.execute(query).scalar()
+        return connection.execute(_SUBMITTED_AT, {"named": batch_id}).scalar()
 
     @reads
     def later_runs(self, connection: Connection, run_id: str) -> set[str]:

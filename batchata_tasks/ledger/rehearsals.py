@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.json import as_dict
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _ENDED = (ChunkState.LANDED, ChunkState.DROPPED, ChunkState.ABANDONED)
 _UNSENT = (ChunkState.PLANNED, ChunkState.DROPPED)
+_REHEARSALS = select(t.runs.c.id).where(
+    t.runs.c.dataset_id == bindparam("dataset_id"), t.runs.c.rehearsal == 1
+)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _EMULATOR_PATHS = ("/anthropic", "/openai/v1")
 
@@ -67,8 +70,7 @@ class Rehearsals(Chunks):
     @reads
     def rehearsals(self, connection: Connection, dataset_id: str) -> set[str]:
         """Return the ids of a dataset's runs that were rehearsals."""
-        here = (t.runs.c.dataset_id == dataset_id) & (t.runs.c.rehearsal == 1)
-        return set(connection.execute(select(t.runs.c.id).where(here)).scalars())
+        return set(connection.execute(_REHEARSALS, {"dataset_id": dataset_id}).scalars())
 
     def _kept(
         self, connection: Connection, dataset_id: str, is_to_go: Callable[[str | None], bool]

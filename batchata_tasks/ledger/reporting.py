@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.money import totals_of
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from batchata_tasks.types.budget import BudgetTerms
+
+_BATCH_CHUNKS = (
+    select(t.chunks, t.batches.c.status, t.batches.c.requests_done, t.batches.c.submitted_at)
+    .outerjoin(t.batches, t.batches.c.batch_id == t.chunks.c.batch_id)
+    .where(t.chunks.c.run_id == bindparam("run_id"), t.chunks.c.kind == ChunkKind.BATCH)
+    .order_by(t.chunks.c.round, t.chunks.c.start)
+)
+_MONEY_OF_RUN = (
+    select(t.reservations, t.chunks.c.state)
+    .outerjoin(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
+    .where(
+        t.reservations.c.run_id == bindparam("run_id"),
+        t.chunks.c.state.is_(None) | (t.chunks.c.state != ChunkState.PLANNED),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +95,7 @@ class Reporting(Store):
 
         Each comes with the status of its batch, as it was last polled.
         """
-        b = t.batches.c
-        query = (
-            select(t.chunks, b.status, b.requests_done, b.submitted_at)
-            .outerjoin(t.batches, b.batch_id == t.chunks.c.batch_id)
-            .where(t.chunks.c.run_id == run_id, t.chunks.c.kind == ChunkKind.BATCH)
-            .order_by(t.chunks.c.round, t.chunks.c.start)
-        )
-        return list(connection.execute(query).all())
+        return list(connection.execute(_BATCH_CHUNKS, {"run_id": run_id}))
 
     @reads
     def run_totals(self, connection: Connection, run_id: str) -> LedgerTotals:
@@ -95,13 +103,8 @@ class Reporting(Store):
 
         Reservations for unsent chunks are left out: they are released when the run ends.
         """
-        sent = t.chunks.c.state.is_(None) | (t.chunks.c.state != ChunkState.PLANNED)
-        query = (
-            select(t.reservations, t.chunks.c.state)
-            .outerjoin(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
-            .where(t.reservations.c.run_id == run_id, sent)
-        )
-        return sum((_totals(row) for row in connection.execute(query)), LedgerTotals())
+        rows = connection.execute(_MONEY_OF_RUN, {"run_id": run_id})
+        return sum((_totals(row) for row in rows), LedgerTotals())
 
     @reads
     def periods(self, connection: Connection, terms: BudgetTerms) -> dict[int, LedgerTotals]:

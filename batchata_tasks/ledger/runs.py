@@ -31,6 +31,20 @@ if TYPE_CHECKING:
 
 _RUN = select(t.runs).where(t.runs.c.id == bindparam("run_id"))
 _STOP = select(t.runs.c.stop).where(t.runs.c.id == bindparam("run_id"))
+_OPEN = (
+    select(t.runs)
+    .where(t.runs.c.dataset_id == bindparam("dataset_id"), t.runs.c.state != RunPhase.CLOSED)
+    .order_by(t.runs.c.started_at.desc())
+)
+_NEWEST = select(t.runs).order_by(t.runs.c.started_at.desc()).limit(bindparam("number"))
+_NEWEST_OF = _NEWEST.where(t.runs.c.dataset_id == bindparam("dataset_id"))
+_SET = update(t.runs).where(t.runs.c.id == bindparam("of_run"))
+_NO_CHUNKS = delete(t.chunks).where(t.chunks.c.run_id == bindparam("of_run"))
+_UNSENT = (t.chunks.c.run_id == bindparam("of_run")) & (t.chunks.c.state == ChunkState.PLANNED)
+_RELEASE_UNSENT = delete(t.reservations).where(
+    t.reservations.c.chunk_id.in_(select(t.chunks.c.id).where(_UNSENT))
+)
+_DROP_UNSENT = update(t.chunks).where(_UNSENT)
 
 
 class Runs(Leases):
@@ -39,12 +53,7 @@ class Runs(Leases):
     @reads
     def open_run(self, connection: Connection, dataset_id: str) -> Row[Any] | None:
         """Return the run of this dataset that has not finished, if there is one."""
-        query = (
-            select(t.runs)
-            .where(t.runs.c.dataset_id == dataset_id, t.runs.c.state != RunPhase.CLOSED)
-            .order_by(t.runs.c.started_at.desc())
-        )
-        return connection.execute(query).first()
+        return connection.execute(_OPEN, {"dataset_id": dataset_id}).first()
 
     @writes
     def begin_run(self, connection: Connection, lease: Lease, values: Mapping[str, Any]) -> str:
@@ -58,14 +67,14 @@ class Runs(Leases):
             **values,
         }
         self._check(connection, lease)
-        connection.execute(insert(t.runs).values(row))
+        connection.execute(insert(t.runs), row)
         return run_id
 
     @writes
     def set_spec(self, connection: Connection, lease: Lease, run_id: str, spec: str) -> None:
         """Keep another record (JSON) of a run's spec."""
         self._check(connection, lease)
-        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(spec=spec))
+        connection.execute(_SET, {"of_run": run_id, "spec": spec})
 
     @reads
     def run(self, connection: Connection, run_id: str) -> Row[Any]:
@@ -86,10 +95,10 @@ class Runs(Leases):
     @reads
     def runs_of(self, connection: Connection, dataset_id: str | None, limit: int) -> list[Row[Any]]:
         """Return the newest runs, of one dataset or of all."""
-        query = select(t.runs).order_by(t.runs.c.started_at.desc()).limit(limit)
-        if dataset_id is not None:
-            query = query.where(t.runs.c.dataset_id == dataset_id)
-        return list(connection.execute(query).all())
+        if dataset_id is None:
+            return list(connection.execute(_NEWEST, {"number": limit}))
+        which = {"number": limit, "dataset_id": dataset_id}
+        return list(connection.execute(_NEWEST_OF, which))
 
     @reads
     def specs_of(self, connection: Connection, dataset_id: str) -> list[str]:
@@ -108,10 +117,10 @@ class Runs(Leases):
     ) -> None:
         """Write the run's chunk list; from here on the run is resumed, never planned again."""
         self._check(connection, lease)
-        connection.execute(delete(t.chunks).where(t.chunks.c.run_id == run_id))
+        connection.execute(_NO_CHUNKS, {"of_run": run_id})
         _add(connection, chunks)
         values = {"state": RunPhase.OPEN, "plan": json.dumps(plan)}
-        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(values))
+        connection.execute(_SET, {"of_run": run_id, **values})
 
     @writes
     def add_round(self, connection: Connection, lease: Lease, chunks: Iterable[Chunk]) -> None:
@@ -162,19 +171,17 @@ class Runs(Leases):
     def note_result(self, connection: Connection, lease: Lease, run_id: str, result: str) -> None:
         """Record why a run that stays open stopped."""
         self._check(connection, lease)
-        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(result=result))
+        connection.execute(_SET, {"of_run": run_id, "result": result})
 
     @writes
     def close_run(self, connection: Connection, lease: Lease, run_id: str, result: str) -> None:
         """End a run; chunks that were never sent are dropped, and their money is released."""
         self._check(connection, lease)
-        unsent = (t.chunks.c.run_id == run_id) & (t.chunks.c.state == ChunkState.PLANNED)
-        reserved = t.reservations.c.chunk_id.in_(select(t.chunks.c.id).where(unsent))
-        connection.execute(delete(t.reservations).where(reserved))
+        connection.execute(_RELEASE_UNSENT, {"of_run": run_id})
         dropped = {"state": ChunkState.DROPPED, "updated_at": now_us()}
-        connection.execute(update(t.chunks).where(unsent).values(dropped))
+        connection.execute(_DROP_UNSENT, {"of_run": run_id, **dropped})
         closed = {"state": RunPhase.CLOSED, "result": result, "finished_at": now_us()}
-        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(closed))
+        connection.execute(_SET, {"of_run": run_id, **closed})
 
 
 def _add(connection: Connection, chunks: Iterable[Chunk]) -> None:

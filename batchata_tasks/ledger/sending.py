@@ -41,6 +41,18 @@ _KNOWN = select(
     t.batches.c.ended_at,
     (t.chunks.c.stop - t.chunks.c.start).label("requests"),
 ).outerjoin(t.chunks, t.chunks.c.id == t.batches.c.chunk_id)
+_KNOWN_IN = _KNOWN.where(t.batches.c.batch_id.in_(bindparam("batch_ids", expanding=True)))
+_SENT_UNDER = (
+    select(t.batches.c.account, t.intents.c.scope)
+    .outerjoin(t.intents, t.intents.c.chunk_id == t.batches.c.chunk_id)
+    .where(t.batches.c.batch_id == bindparam("named"))
+)
+_BATCHES_OF_RUN = (
+    select(t.batches, t.chunks.c.state, t.chunks.c.start, t.chunks.c.stop)
+    .join(t.chunks, t.chunks.c.id == t.batches.c.chunk_id)
+    .where(t.chunks.c.run_id == bindparam("run_id"))
+    .order_by(t.batches.c.submitted_at)
+)
 _LOOK = update(t.batches).where(t.batches.c.batch_id == bindparam("looked"))
 
 
@@ -265,12 +277,7 @@ class Sending(Chunks):
     @reads
     def sent_under(self, connection: Connection, batch_id: str) -> tuple[str | None, str | None]:
         """Return the account under which a batch was sent, and the settings that select it."""
-        query = (
-            select(t.batches.c.account, t.intents.c.scope)
-            .outerjoin(t.intents, t.intents.c.chunk_id == t.batches.c.chunk_id)
-            .where(t.batches.c.batch_id == batch_id)
-        )
-        row = connection.execute(query).first()
+        row = connection.execute(_SENT_UNDER, {"named": batch_id}).first()
         return (None, None) if row is None else (row.account, row.scope)
 
     @writes
@@ -286,18 +293,12 @@ class Sending(Chunks):
     @reads
     def batches_of(self, connection: Connection, run_id: str) -> list[Row[Any]]:
         """Return the batches of a run, oldest first."""
-        query = (
-            select(t.batches, t.chunks.c.state, t.chunks.c.start, t.chunks.c.stop)
-            .join(t.chunks, t.chunks.c.id == t.batches.c.chunk_id)
-            .where(t.chunks.c.run_id == run_id)
-            .order_by(t.batches.c.submitted_at)
-        )
-        return list(connection.execute(query).all())
+        return list(connection.execute(_BATCHES_OF_RUN, {"run_id": run_id}))
 
 
 def _known(connection: Connection, batch_ids: Iterable[str]) -> Iterator[KnownBatch]:
     for block in blocks(batch_ids):
-        for row in connection.execute(_KNOWN.where(t.batches.c.batch_id.in_(block))):
+        for row in connection.execute(_KNOWN_IN, {"batch_ids": block}):
             yield KnownBatch(**{name: getattr(row, name) for name in KnownBatch.__slots__})
 
 

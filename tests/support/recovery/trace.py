@@ -190,7 +190,7 @@ def _fact(table: str, values: dict[str, Any]) -> str | None:
             # several: those that a recovery begins again
             return f"{state} {values.get('moved', 'several')}"
         case "runs", ("planning" | "open" | "closed") as state:
-            return f"{state} {values.get('id_1') or values['id']}"
+            return f"{state} {values.get('of_run') or values.get('id_1') or values['id']}"
         case "datasets", _ if "holder" in values:
             return "held" if values["holder"] else "released"
         case _:
