@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.validation import describe_error, first_error
+from batchata_tasks.spec.parts import Count, Number  # noqa: TC001 - pydantic reads them
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,22 +51,19 @@ class BatchParams(BaseModel):
         description="Folder of the results: a dataset, see `to_arrow`. "
         "If it is not set: that of the run which the state file names, if there is one.",
     )
-    max_parallel_batches: int = Field(
+    max_parallel_batches: Count = Field(
         10, ge=1, le=1000, description="Batches that are open at once."
     )
-    items_per_batch: int | None = Field(
+    items_per_batch: Count | None = Field(
         None, ge=1, description="Jobs per batch; default: the provider's limit."
     )
-    cost_limit_usd: float | None = Field(
+    cost_limit_usd: Number | None = Field(
         None,
         ge=0,
         le=1_000_000,
-        allow_inf_nan=False,
         description="Hard limit of a run, in US dollars.",
     )
-    time_limit_seconds: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Wall time of a run."
-    )
+    time_limit_seconds: Number | None = Field(None, gt=0, description="Wall time of a run.")
     default_params: dict[str, Any] = Field(
         default_factory=dict, description="Fields of jobs that do not set them otherwise."
     )

@@ -222,7 +222,13 @@ def costs(
     ] = None,
     set_budget: Annotated[
         str | None,
-        typer.Option(help="Change the limit of a shared budget first.", metavar="NAME=USD"),
+        typer.Option(
+            help=(
+                "Change the limit of a shared budget first, for all specs, whatever they or "
+                "budgets.yaml state; it holds until they state another one."
+            ),
+            metavar="NAME=USD",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -236,7 +242,7 @@ def costs(
     with boundary():
         moment, settings = moment_of(days, since), Settings()
         if set_budget is not None:
-            change_budget(set_budget, settings)
+            print_text(err, change_budget(set_budget, settings))
         gathered = gather(by.value, moment, settings)
         if as_json:
             print_json(gathered.to_json())

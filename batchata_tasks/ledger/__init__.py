@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from batchata_tasks.ledger.budgets import ChangedBudget
 from batchata_tasks.ledger.calibration import Calibration, UsageHistory
 from batchata_tasks.ledger.changes import Changes
 from batchata_tasks.ledger.corrections import Corrections
@@ -55,6 +56,7 @@ __all__ = [
     "UNTIL_LOOKED_AT",
     "BudgetStatus",
     "BudgetTerms",
+    "ChangedBudget",
     "Chunk",
     "ChunkKind",
     "ChunkState",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sqlalchemy import insert, select, update
 
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
 _TRACKER = "(CostTracker)"  # created a budget that no spec named; no spec can have this name
+
+
+class ChangedBudget(NamedTuple):
+    """A budget whose limit was set by hand: its terms before and now, and what they overrule.
+
+    `overruled` are the terms that specs state otherwise.
+    """
+
+    before: BudgetTerms
+    now: BudgetTerms
+    overruled: dict[str, BudgetTerms]
 
 
 class Budgets(Store):
@@ -55,7 +66,7 @@ class Budgets(Store):
         # a new spec that contradicts a limit set by hand is not recorded: else it would be let
         # through when it is run a second time
         if conflict is None or conflict[0]:
-            said = {**json.loads(budget.said), spec: statement}
+            said = {**_said(budget, terms), spec: _stated(terms)}
             connection.execute(here.values(said=json.dumps(said)))
         if conflict is None and statement not in json.loads(budget.agreed):
             connection.execute(here.values(_values(terms) | {"agreed": json.dumps([statement])}))
@@ -81,7 +92,7 @@ class Budgets(Store):
         return binding_terms(connection, terms)
 
     @writes
-    def set_budget(self, connection: Connection, name: str, limit: int) -> None:
+    def set_budget(self, connection: Connection, name: str, limit: int) -> ChangedBudget:
         """Change the limit of a budget for all specs, whatever limit they state.
 
         The limit holds until the specs agree on a new one. Limits that specs stated until now are
@@ -102,8 +113,8 @@ class Budgets(Store):
                 "the first run of a spec that names it creates it."
             )
             raise SpecError(message)
-        for budget in found:
-            _set_limit(connection, budget, limit)
+        changes = [_set_limit(connection, budget, limit) for budget in found]
+        return changes[0]
 
     @writes
     def open_budget(self, connection: Connection, name: str, limit: int | None) -> None:
@@ -252,31 +263,54 @@ def binding_terms(connection: Connection, terms: BudgetTerms) -> BudgetTerms:
 
 
 def _create(connection: Connection, terms: BudgetTerms, spec: str) -> None:
-    statement = _statement(terms)
     said = {
         "name": terms.name,
-        "said": json.dumps({spec: statement}),
-        "agreed": json.dumps([statement]),
+        "said": json.dumps({spec: _stated(terms)}),
+        "agreed": json.dumps([_statement(terms)]),
     }
     connection.execute(insert(t.budgets).values(_values(terms) | said))
 
 
-def _set_limit(connection: Connection, budget: Row[Any], limit: int) -> None:
+def _set_limit(connection: Connection, budget: Row[Any], limit: int) -> ChangedBudget:
     """Let a limit hold for all specs, and overrule what they stated until now."""
-    said = json.loads(budget.said)
+    said: dict[str, list[Any] | None] = json.loads(budget.said)
     terms = replace(_terms(budget), limit=limit)
-    overruled = [statement for statement in said.values() if statement is not None]
-    agreed = [*json.loads(budget.agreed), *overruled, _statement(terms)]
+    stated = {
+        spec: BudgetTerms(budget.name, *statement)
+        for spec, statement in said.items()
+        if statement is not None
+    }
+    agreed = [*json.loads(budget.agreed), *map(_statement, stated.values()), _statement(terms)]
     changed = _values(terms) | {
         "said": json.dumps(dict.fromkeys(said)),
         "agreed": json.dumps(agreed),
     }
     here = t.budgets.c.name == budget.name
     connection.execute(update(t.budgets).where(here).values(changed))
+    overruled = {spec: one for spec, one in stated.items() if one != terms}
+    return ChangedBudget(_terms(budget), terms, overruled)
 
 
 def _statement(terms: BudgetTerms) -> list[int | str]:
     return [terms.limit, terms.period, terms.timezone]
+
+
+def _stated(terms: BudgetTerms) -> list[int | str]:
+    """Return terms as `said` has them: with the file of budgets that states them, if one does."""
+    return _statement(terms) if terms.file is None else [*_statement(terms), terms.file]
+
+
+def _said(budget: Row[Any], terms: BudgetTerms) -> dict[str, list[int | str] | None]:
+    """Return what each spec said last; those that name the same file say what it says by now."""
+    said: dict[str, list[int | str] | None] = json.loads(budget.said)
+    if terms.file is None:
+        return said
+    return {spec: _stated(terms) if _is_by(terms.file, one) else one for spec, one in said.items()}
+
+
+def _is_by(file: str | None, stated: list[int | str] | None) -> bool:
+    """Whether a spec had its terms from this file of budgets."""
+    return file is not None and stated is not None and stated[3:] == [file]
 
 
 def _conflict(budget: Row[Any], terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
@@ -285,16 +319,17 @@ def _conflict(budget: Row[Any], terms: BudgetTerms, spec: str) -> tuple[str, Bud
     The name is empty if the terms are the ledger's own. Terms that were agreed on, or overruled by
     hand, conflict with no other such terms: stating them again changes nothing.
     """
-    said = json.loads(budget.said)
+    said = _said(budget, terms)
     agreed = json.loads(budget.agreed)
     statement = _statement(terms)
     for name, other in said.items():
-        if name == spec or other in (None, statement):
+        if name == spec or other is None or other[:3] == statement:
             continue
-        if other not in agreed or statement not in agreed:
-            return name, BudgetTerms(terms.name, *other)
+        if other[:3] not in agreed or statement not in agreed:
+            return name, BudgetTerms(terms.name, *cast("Any", other))
     # a limit that was set by hand can be changed by the specs of that time, not by a new one
-    return ("", _terms(budget)) if statement not in agreed and spec not in said else None
+    known = spec in said or any(_is_by(terms.file, other) for other in said.values())
+    return ("", _terms(budget)) if statement not in agreed and not known else None
 
 
 def _values(terms: BudgetTerms) -> dict[str, object]:
@@ -309,10 +344,11 @@ def _values(terms: BudgetTerms) -> dict[str, object]:
 def _disagreed(terms: BudgetTerms, other: str, theirs: BudgetTerms) -> SpecError:
     who = {_TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
     again = "" if who == "the ledger" else f"run {who} again if it was changed, "
+    whose = who if theirs.file is None else f"{theirs.file}, which {who} names,"
     command = f"batchata costs --set-budget {terms.plain_name}=USD"
     message = (
-        f"budget: {who} gives {terms.label!r} {theirs.in_words()}, and this gives it "
-        f"{terms.in_words()}; all that share a budget must give it the same terms: change one, "
-        f"{again}or set the limit for all with `{command}`."
+        f"budget: {whose} gives {terms.label!r} {theirs.in_words()}, and {terms.file or 'this'} "
+        f"gives it {terms.in_words()}; all that share a budget must give it the same terms: change "
+        f"one, {again}or set the limit for all with `{command}`."
     )
     return SpecError(message)

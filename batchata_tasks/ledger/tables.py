@@ -159,7 +159,8 @@ budgets = Table(
     Column("limit_amount", BigInteger, nullable=False),
     Column("period", String(8), nullable=False),  # day, week, month, total
     Column("timezone", Text, nullable=False),
-    # JSON: the terms that each spec gave last; null if they were overruled by hand since
+    # JSON: the terms that each spec gave last, with the file of budgets that states them, if one
+    # does; null if they were overruled by hand since
     Column("said", Text, nullable=False),
     # JSON: the terms that specs agreed on last, or that were overruled by hand: giving these again
     # changes nothing

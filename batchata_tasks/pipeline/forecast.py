@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchata_tasks.common.money import dollars, usd
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.guard import SMALLEST_SHARE
-from batchata_tasks.planning.limits import SpendingLimits, budget_member, limits_of
+from batchata_tasks.planning.limits import SpendingLimits, budget_member, limits_of, overruled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -137,6 +137,7 @@ class LimitsAhead:
     # fit by a cap that answers are likely to keep to, or fits already
     fitting_cap: int | None = None
     resent: int = 0  # rows that are up to date, and would be sent again with another cap
+    overruled: str | None = None  # a sentence: the limit of the budget is not what the spec states
 
     @property
     def left(self) -> int:
@@ -158,6 +159,7 @@ class LimitsAhead:
                 "limit_usd": f"{usd(terms.limit):f}",
                 "period": terms.period,
                 "left_usd": f"{usd(self.budget_left or 0):f}",
+                "overruled": self.overruled,
             }
         return {
             "run_usd": None if self.limits.run is None else f"{usd(self.limits.run):f}",
@@ -175,7 +177,8 @@ class LimitsAhead:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
             left = f"{dollars(self.budget_left)} left of {dollars(terms.limit)} {period}"
             limits.append(f"budget {terms.label}: {left}")
-        return f"{'; '.join(limits)}: {self.outlook()}"
+        text = f"{'; '.join(limits)}: {self.outlook()}"
+        return text if self.overruled is None else f"{text}. Budget: {self.overruled}"
 
     def outlook(self) -> str:
         """Return how far the run would get, for people, and the cap with which all would fit."""
@@ -227,13 +230,17 @@ def look_ahead(
     limits = limits_of(spec, rehearsal=rehearsal)
     if not spec.limited:
         return None
+    by_hand = None
     if limits.budget is not None and ledger is not None:
-        limits = SpendingLimits(limits.run, ledger.check_budget(limits.budget, budget_member(spec)))
+        terms = ledger.check_budget(limits.budget, budget_member(spec))
+        by_hand = overruled(limits.budget, terms)
+        limits = SpendingLimits(limits.run, terms)
     budget_left = None
     if limits.budget is not None:
         spent = 0 if ledger is None else sum(ledger.budget_money(limits.budget))
         budget_left = max(limits.budget.limit - spent, 0)
-    return within(limits, budget_left, spec, chunks, costs, summary, routes)
+    ahead = within(limits, budget_left, spec, chunks, costs, summary, routes)
+    return replace(ahead, overruled=by_hand)
 
 
 def within(

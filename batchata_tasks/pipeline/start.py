@@ -17,7 +17,7 @@ from batchata_tasks.pipeline.planning_run import PlanningRun
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import require_results
-from batchata_tasks.planning.limits import budget_member, limits_of
+from batchata_tasks.planning.limits import budget_member, limits_of, overruled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -44,6 +44,7 @@ def start_run(
     """
     dead = held.ledger.open_run(held.lease.dataset_id)
     if dead is not None and _may_go_on(held, dead, ready, options, recovery):
+        _tell_overruled(held, ready)
         run = _planning_run(held, dead.id, ready.table, recovery, continued=True)
         if dead.result == RunResult.ACCOUNT_TROUBLE:
             held.ledger.resume(held.lease, dead.id)
@@ -69,6 +70,7 @@ def _begin(held: HeldDataset, ready: PreparedRun, options: Options) -> str:
     limits = limits_of(spec, rehearsal=rehearsal)
     if limits.budget is not None:
         _agree_budget(held, limits.budget, budget_member(spec))
+        _tell_overruled(held, ready)
     values = {
         **ready.record,
         "refresh_before": options.refresh_before,
@@ -91,7 +93,15 @@ def _agree_budget(held: HeldDataset, terms: BudgetTerms, member: str) -> None:
     held.ledger.agree_budget(terms, member)
     if (now := held.ledger.binding(terms)) != before:
         change = f"{now.in_words()} from now on; it was {before.in_words()}"
-        held.progress.note(f"budget {terms.label!r}: {change}, as this spec or others stated it.")
+        who = terms.file or "this spec"
+        held.progress.note(f"budget {terms.label!r}: {change}. So says {who}.")
+
+
+def _tell_overruled(held: HeldDataset, ready: PreparedRun) -> None:
+    """Say so if a limit that was set by hand holds, and not the one that the spec states."""
+    terms = limits_of(ready.spec, rehearsal=ready.table.rehearsal).budget
+    if terms is not None and (text := overruled(terms, held.ledger.binding(terms))) is not None:
+        held.progress.note(f"budget {terms.label!r}: {text}.")
 
 
 def _jobs_in_use(held: HeldDataset) -> set[str]:

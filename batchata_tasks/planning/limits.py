@@ -38,6 +38,20 @@ def budget_member(spec: RunSpec) -> str:
     return f"{spec.name} for {DatasetFolder(spec.output).url}"
 
 
+def overruled(stated: BudgetTerms, binding: BudgetTerms) -> str | None:
+    """Return a sentence if a spec's runs have other terms of a budget than it states.
+
+    So it is from when a limit was set by hand until the specs say something new.
+    """
+    if stated == binding:
+        return None
+    return (
+        f"{binding.in_words()} holds, as `batchata costs --set-budget` set it, and not the "
+        f"{stated.in_words()} of {stated.file or 'this spec'}; to change that, state "
+        "another limit there, or set it anew"
+    )
+
+
 def limit_of(spec: RunSpec) -> str | None:
     """Return the first key of a spec that limits costs; None if there is none."""
     if spec.cost_limit_usd is not None:

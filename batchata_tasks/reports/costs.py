@@ -201,8 +201,8 @@ def moment_of(days: int | None, since: str | None) -> datetime:
     return max(day, epoch)
 
 
-def change_budget(text: str, settings: Settings) -> None:
-    """Change a shared budget's limit, as `NAME=USD` says.
+def change_budget(text: str, settings: Settings) -> str:
+    """Change a shared budget's limit, as `NAME=USD` says; return what that did, for people.
 
     Raises:
         SpecError: it is not of that form, or the ledger has no such budget.
@@ -213,7 +213,21 @@ def change_budget(text: str, settings: Settings) -> None:
         raise SpecError(message)
     limit = stated(amount, f"--set-budget {text}")
     with opened_ledger(settings.ledger_url) as ledger:
-        ledger.set_budget(name, limit)
+        changed = ledger.set_budget(name, limit)
+    before, now = changed.before, changed.now
+    done = f"budget {now.label!r}: {now.in_words()} from now on; it was {before.in_words()}."
+    if not changed.overruled:
+        return f"{done} It holds until those who share the budget say something new."
+    # a file is told once, whatever number of specs name it
+    overruled = {
+        terms.file or f"the spec {spec}": terms.in_words()
+        for spec, terms in changed.overruled.items()
+    }
+    others = "; ".join(f"{who} ({words})" for who, words in overruled.items())
+    return (
+        f"{done} It overrules what is stated in {others}: runs go by the new limit, and say so, "
+        "until another one than these is stated there."
+    )
 
 
 def gather(by: str, since: datetime, settings: Settings) -> Costs:

@@ -2,11 +2,13 @@
 
 They are looked for in the spec's folder and those above it, up to the root of its repository, then
 in the working folder and those above it. The first file that has the name counts. A budget is one
-limit, so another one of these files that gives the name other terms is refused.
+limit, so another one of these files that gives the name other terms is refused. In the ledger such
+a file is one voice, whatever number of specs name its budget.
 """
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,26 +16,38 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.spec.checkouts import shared_name
 from batchata_tasks.spec.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
-    from pydantic import ValidationInfo
+    from pydantic import ValidationInfo, ValidatorFunctionWrapHandler
+
+    from batchata_tasks.spec.parts import Budget
 
 BUDGETS = "budgets.yaml"
 FOLDER = "folder"  # in the context of a validation: the folder of the spec's file
 _ROOTS = ((".git",), ("prefect.yaml", "pyproject.toml"))  # what the root of a repository has
 
 
-def named_budget(value: object, info: ValidationInfo) -> object:
-    """Return the terms of a budget that a spec only names; other values as they are.
+def named_budget(
+    value: object, validated: ValidatorFunctionWrapHandler, info: ValidationInfo
+) -> Budget | None:
+    """Return the budget of a spec, which writes out its terms or only names it.
 
     Raises:
         ValueError: there is no such budget, two files disagree about it, or one cannot be read.
     """
     if not isinstance(value, str):
-        return value
-    folders = _folders(as_dict(info.context).get(FOLDER))
-    files = [folder / BUDGETS for folder in folders if (folder / BUDGETS).is_file()]
+        return validated(value)
+    path, terms = _looked_up(value, _folders(as_dict(info.context).get(FOLDER)))
+    budget: Budget = validated({"name": value, **terms})
+    return budget.stated_in(shared_name(path))
+
+
+def _looked_up(value: str, folders: list[Path]) -> tuple[Path, dict[str, Any]]:
+    """Return the terms of a budget by its name, and the file that has them."""
+    # a link that leads nowhere, or a folder, is an error: whoever made it counts on its limits
+    files = [folder / BUDGETS for folder in folders if os.path.lexists(folder / BUDGETS)]
     if not files:
         message = (
             f"there is no file {folders[0] / BUDGETS} to look up {value!r} in, nor one above it or "
@@ -59,7 +73,7 @@ def named_budget(value: object, info: ValidationInfo) -> object:
     if "name" in as_dict(terms):  # its spending would count as that of another budget
         message = f"{having[0]} gives {value!r} a `name` within its terms; remove it."
         raise ValueError(message)
-    return {"name": value, **as_dict(terms)}
+    return having[0], as_dict(terms)
 
 
 def _folders(of_spec: str | Path | None) -> list[Path]:

@@ -19,6 +19,7 @@ from batchata_tasks.sources.source import Source  # noqa: TC001 - as above
 from batchata_tasks.spec.parts import (
     DEFAULT_PILOT,
     MAX_MISSING_SHARE,
+    Count,
     Missing,
     Number,
     Turn,
@@ -108,7 +109,9 @@ class EnrichmentSpec(RunSpec):
     response_schema: dict[str, Any] | str | None = Field(
         None, description="JSON Schema, inline or a .json file."
     )
-    max_tokens: int = Field(1024, ge=1, description="Cap on the tokens of one answer; always sent.")
+    max_tokens: Count = Field(
+        1024, ge=1, description="Cap on the tokens of one answer; always sent."
+    )
     params: dict[str, Any] = Field(
         default_factory=dict, description="Further parameters, passed on to the provider."
     )

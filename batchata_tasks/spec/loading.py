@@ -130,4 +130,7 @@ def overridden(spec: EnrichmentSpec | str, overrides: Mapping[str, Any]) -> Enri
         return loaded
     folder = Path(spec).parent if isinstance(spec, str) else None
     given = {**loaded.model_dump(exclude_unset=True), **overrides}
-    return parse_spec(given, folder=folder)
+    changed = parse_spec(given, folder=folder)
+    if loaded.budget is not None and changed.budget is not None and "budget" not in overrides:
+        changed.budget.stated_in(loaded.budget.file)
+    return changed

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator
 
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.types.budget import BudgetTerms
@@ -20,8 +20,9 @@ def _no_bool(value: object) -> object:
     return value
 
 
-# YAML reads yes as true, which would be a dollar
+# YAML reads yes as true, which would be a dollar, or one row
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool)]
+Count = Annotated[int, BeforeValidator(_no_bool)]
 
 
 class Turn(BaseModel):
@@ -57,6 +58,19 @@ class Budget(BaseModel):
     )
     timezone: str = Field("UTC", description="Where days begin, such as Europe/Berlin.")
 
+    # not stored with a spec: who reads the spec again reads the file again
+    _file: str | None = PrivateAttr(None)
+
+    def stated_in(self, file: str | None) -> Self:
+        """Note which file of budgets states it; None: the spec itself."""
+        self._file = file
+        return self
+
+    @property
+    def file(self) -> str | None:
+        """The file of budgets that states it, by a name that all its checkouts share."""
+        return self._file
+
     @field_validator("timezone")
     @classmethod
     def _a_timezone(cls, value: str) -> str:
@@ -69,7 +83,8 @@ class Budget(BaseModel):
 
     def terms(self) -> BudgetTerms:
         """Return it as the ledger stores it."""
-        return BudgetTerms(self.name, pico_from_usd(self.limit_usd), self.period, self.timezone)
+        limit = pico_from_usd(self.limit_usd)
+        return BudgetTerms(self.name, limit, self.period, self.timezone, self.file)
 
 
 MAX_MISSING_SHARE = 0.2
@@ -90,7 +105,7 @@ class Pilot(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rows: int = Field(ge=0, description="How many rows are sent first; 0: all are sent at once.")
+    rows: Count = Field(ge=0, description="How many rows are sent first; 0: all are sent at once.")
     max_invalid_share: Number | None = Field(
         None, ge=0, le=1, description="Most of them that may end without a usable answer, 0 to 1."
     )

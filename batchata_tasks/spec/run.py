@@ -12,11 +12,12 @@ from pydantic import (
     ConfigDict,
     Field,
     WithJsonSchema,
+    WrapValidator,
     field_validator,
 )
 
 from batchata_tasks.spec.budget_file import named_budget
-from batchata_tasks.spec.parts import Budget, FailIf, Missing, Number, Pilot, PilotOrNone
+from batchata_tasks.spec.parts import Budget, Count, FailIf, Missing, Number, Pilot, PilotOrNone
 
 if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
@@ -48,7 +49,7 @@ class RunSpec(BaseModel, ABC):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$",
         description="Names the run, its ledger lines and artifacts.",
     )
-    limit: int | None = Field(None, ge=1, description="Only the first N rows that need work.")
+    limit: Count | None = Field(None, ge=1, description="Only the first N rows that need work.")
     on_null: Literal["error", "empty", "skip", "pass"] = Field(
         "error",
         description=(
@@ -69,10 +70,10 @@ class RunSpec(BaseModel, ABC):
     columns: list[str] | None = Field(
         None, description="Source columns carried along; default: only the key."
     )
-    items_per_batch: int | None = Field(
+    items_per_batch: Count | None = Field(
         None, ge=1, description="Rows per batch; default: the provider's limit."
     )
-    max_parallel_batches: int = Field(
+    max_parallel_batches: Count = Field(
         10, ge=1, le=1000, description="Batches of this run that are open at once."
     )
     cost_limit_usd: Number | None = Field(
@@ -82,7 +83,7 @@ class RunSpec(BaseModel, ABC):
         description="Hard limit on what this run may spend, in US dollars.",
     )
     budget: Annotated[
-        Budget | None, BeforeValidator(named_budget, json_schema_input_type=Budget | str | None)
+        Budget | None, WrapValidator(named_budget, json_schema_input_type=Budget | str | None)
     ] = Field(
         None,
         description=(
@@ -108,7 +109,7 @@ class RunSpec(BaseModel, ABC):
         default_factory=lambda: list(_REASONS),
         description="Reasons for which rows are sent (again).",
     )  # pyright: ignore[reportArgumentType]
-    max_attempts: int = Field(
+    max_attempts: Count = Field(
         3, ge=1, description="Attempts per key and fingerprint, over all runs."
     )
     fail_if: FailIf = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -13,12 +13,17 @@ _REHEARSALS = "rehearsal:"  # no budget that a spec names begins so
 
 @dataclass(frozen=True, slots=True)
 class BudgetTerms:
-    """A shared budget: at most `limit` picodollars per period, in the time of `timezone`."""
+    """A shared budget: at most `limit` picodollars per period, in the time of `timezone`.
+
+    `file` names the file of budgets that states them; None if a spec does so itself. The same terms
+    are equal wherever they stand.
+    """
 
     name: str
     limit: int
     period: str  # day, week, month or total
     timezone: str
+    file: str | None = field(default=None, compare=False)
 
     def of_rehearsals(self) -> BudgetTerms:
         """Return the same terms for rehearsals, whose money counts in a budget of their own."""

@@ -341,6 +341,14 @@ CASES = [
     Case("negative-cost-limit", ("`cost_limit_usd`", "must be at least 0"), {"cost_limit_usd": -1}),
     Case("endless-cost-limit", ("`cost_limit_usd`", "finite"), {"cost_limit_usd": float("inf")}),
     Case("yes-as-cost-limit", ("`cost_limit_usd`", "true is no number"), {"cost_limit_usd": True}),
+    *(
+        Case(f"yes-as-{key}", (f"`{key}`: true is no number.",), {key: True})
+        for key in (
+            *("limit", "max_tokens", "items_per_batch", "max_parallel_batches"),
+            *("max_attempts", "max_missing_share"),
+        )
+    ),
+    Case("yes-as-pilot", ("`pilot.rows`: true is no number",), {"pilot": {"rows": True}}),
     Case(
         "no-as-budget",
         ("`budget.limit_usd`", "false is no number"),

@@ -359,6 +359,8 @@ def test_wrong_values_of_a_batch_are_refused_at_once(batch: Batch, tmp_path: Pat
     """Limits, defaults and parameters are checked as soon as they are given."""
     for wrong, sentence in (
         (lambda: batch.add_cost_limit(-1), "cost_limit_usd: "),
+        (lambda: batch.add_cost_limit(True), "cost_limit_usd: true is no number"),
+        (lambda: Batch(tmp_path, items_per_batch=True), "items_per_batch: true is no number"),
         (batch.add_time_limit, "time_limit_seconds: "),
         (lambda: batch.set_default_params(modle="x"), "did you mean model"),
         (lambda: batch.set_verbosity("loud"), "verbosity_level: "),

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
 from batchata_tasks import CostTracker
+from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import CredentialsError, SpecError, WrongLedgerError
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.money import pico_from_usd, usd
@@ -51,7 +53,11 @@ class Pair:
         return {"name": "shared", "limit_usd": round(rows * self.row, 6), "period": "total", **more}
 
     def run(
-        self, table: Table, budget: dict[str, Any], notes: list[str] | None = None, **changes: Any
+        self,
+        table: Table,
+        budget: dict[str, Any] | str,
+        notes: list[str] | None = None,
+        **changes: Any,
     ) -> Receipt:
         name = "one" if table is self.one else "two"
         heard = notes if notes is not None else list[str]()
@@ -59,7 +65,7 @@ class Pair:
             table.spec(name=name, budget=budget, **changes), progress=LineProgress(heard.append, 0)
         )
 
-    def plan(self, table: Table, budget: dict[str, Any]) -> Preview:
+    def plan(self, table: Table, budget: dict[str, Any] | str) -> Preview:
         name = "one" if table is self.one else "two"
         return preview(table.spec(name=name, budget=budget))
 
@@ -126,6 +132,63 @@ def test_a_run_that_changes_the_terms_says_what_they_were(claude: Pair) -> None:
         told = [note for note in notes if "from now on; it was" in note]
         assert len(told) == changes
         assert all(note.startswith("budget 'shared': $") for note in told)
+
+
+def test_an_edit_of_a_file_of_budgets_holds_at_once(
+    claude: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line is changed, and all specs that name it go by it, whichever of them runs first.
+
+    A spec that states another limit itself is refused before anything is sent.
+    """
+    monkeypatch.chdir(tmp_path)
+    notes, file = list[str](), tmp_path / "budgets.yaml"
+
+    def run(table: Table, name: str, usd: float, budget: object = "shared") -> Receipt:
+        file.write_text(f"shared: {{limit_usd: {usd}, period: total}}\n")
+        notes.clear()
+        return enrich(table.spec(name=name, budget=budget), progress=LineProgress(notes.append, 0))
+
+    assert run(claude.one, "one", 0).exit_code == 4
+    assert run(claude.two, "two", 0).exit_code == 4
+    assert (run(claude.two, "two", 5).exit_code, claude.accepted()) == (0, 12)
+    said = f"$5.00 in total (UTC) from now on; it was $0.00 in total (UTC). So says {file}."
+    assert f"budget 'shared': {said}" in notes
+    assert (run(claude.one, "one", 5).exit_code, claude.accepted()) == (0, 24)
+    assert not any("from now on" in note for note in notes)
+    named = rf"^budget: {file}, which the spec two for .* names, gives .* and this gives it"
+    with pytest.raises(SpecError, match=named):
+        run(claude.one, "one", 5, claude.budget(1))
+
+
+def test_a_limit_set_by_hand_is_told_where_another_one_is_stated(
+    claude: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is overruled in silence: the command, each run and each plan say what holds."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "budgets.yaml"
+    file.write_text("shared: {limit_usd: 2, period: total}\n")
+    claude.run(claude.one, "shared")
+    done = CliRunner().invoke(app, ["costs", "--set-budget", "shared=3"])
+    assert done.stderr == (
+        "budget 'shared': $3.00 in total (UTC) from now on; it was $2.00 in total (UTC). It "
+        f"overrules what is stated in {file} ($2.00 in total (UTC)): runs go by the new limit, and "
+        "say so, until another one than these is stated there.\n"
+    )
+    for stated, told in ((2, True), (3, False), (4, False)):
+        file.write_text(f"shared: {{limit_usd: {stated}, period: total}}\n")
+        ahead, notes = claude.plan(claude.one, "shared").limits, list[str]()
+        claude.run(claude.one, "shared", notes)
+        said = (
+            "$3.00 in total (UTC) holds, as `batchata costs --set-budget` set it, and not the "
+            f"$2.00 in total (UTC) of {file}; to change that, state another limit there, or set it "
+            "anew"
+        )
+        assert ahead is not None
+        assert (f"Budget: {said}" in ahead.text()) == told
+        assert (f"budget 'shared': {said}." in notes) == told
+    with opened() as ledger:
+        assert [terms.limit for terms in ledger.budgets()] == [pico_from_usd(4)]
 
 
 def test_a_run_waits_for_the_money_of_another(pair: Pair) -> None:

@@ -387,6 +387,69 @@ def test_a_stranger_does_not_change_what_was_set_by_hand(runs: Runs) -> None:
     assert runs.ledger.binding(TERMS) == new
 
 
+FILE = replace(TERMS, file="budgets.yaml of example.com/night")
+
+
+def test_a_file_of_budgets_is_one_voice(runs: Runs) -> None:
+    """A limit that is changed in the file holds at once for all specs that name it.
+
+    It does not matter which of them runs first, or whether others run at all.
+    """
+    for spec in ("topics", "titles", "gone"):
+        runs.ledger.agree_budget(FILE, spec)
+    for limit, spec in ((200, "titles"), (50, "topics"), (70, "new")):
+        changed = replace(FILE, limit=limit)
+        assert runs.other.check_budget(changed, spec) == changed
+        runs.ledger.agree_budget(changed, spec)
+        assert runs.ledger.binding(TERMS).limit == limit
+    runs.ledger.agree_budget(replace(FILE, limit=70), "topics")
+
+
+def test_a_file_does_not_speak_for_others(runs: Runs) -> None:
+    """What a spec states itself, or another file does, is not raised by an edit of this one.
+
+    The error names both places. When the other one follows, the new limit holds.
+    """
+    other = replace(TERMS, file="/srv/budgets.yaml")
+    runs.ledger.agree_budget(FILE, "topics")
+    runs.ledger.agree_budget(other, "titles")
+    runs.ledger.agree_budget(TERMS, "own")
+    file = r"budgets.yaml of example.com/night"
+    theirs = r"/srv/budgets.yaml, which the spec titles names,"
+    for terms, spec, words in (
+        (FILE, "topics", rf"^budget: {theirs} gives 'night' \$.* and {file} gives it \$"),
+        (other, "titles", r"^budget: the spec own gives .* and /srv/budgets.yaml gives it \$"),
+    ):
+        changed = replace(terms, limit=900)
+        with pytest.raises(SpecError, match=words):
+            runs.ledger.agree_budget(changed, spec)
+        assert runs.ledger.binding(TERMS) == TERMS
+    runs.ledger.agree_budget(replace(TERMS, limit=900), "own")
+    assert runs.ledger.binding(TERMS).limit == 900
+
+
+def test_a_spec_whose_file_is_elsewhere_now_is_no_other_voice(runs: Runs) -> None:
+    """A spec's last word counts, wherever its file lay before."""
+    runs.ledger.agree_budget(FILE, "topics")
+    runs.ledger.agree_budget(replace(TERMS, limit=7, file="/srv/budgets.yaml"), "topics")
+    runs.ledger.agree_budget(replace(TERMS, limit=9), "topics")
+    assert runs.ledger.binding(TERMS).limit == 9
+
+
+def test_what_a_limit_set_by_hand_overrules_is_told(runs: Runs) -> None:
+    """The change names each statement that is not followed any more; an edit of the file counts."""
+    runs.ledger.agree_budget(FILE, "topics")
+    runs.ledger.agree_budget(FILE, "titles")
+    changed = runs.ledger.set_budget("night", 500)
+    assert (changed.before, changed.now) == (TERMS, replace(TERMS, limit=500))
+    told = {spec: (terms, terms.file) for spec, terms in changed.overruled.items()}
+    assert told == dict.fromkeys(("topics", "titles"), (TERMS, FILE.file))
+    runs.ledger.agree_budget(FILE, "topics")
+    assert runs.ledger.binding(TERMS).limit == 500
+    runs.ledger.agree_budget(replace(FILE, limit=60), "titles")
+    assert runs.ledger.binding(TERMS).limit == 60
+
+
 def test_another_period_forgets_nothing_that_was_spent_in_it(runs: Runs) -> None:
     """What was reserved today counts today, in whatever period it was reserved."""
     runs.ledger.agree_budget(TERMS, "topics")

@@ -42,7 +42,9 @@ def test_a_name_stands_for_the_terms(tmp_path: Path) -> None:
     """A spec that names a budget is the spec that writes its terms out."""
     text = "nightly: {limit_usd: 20, period: day, timezone: Europe/Berlin}\nother: {limit_usd: 1}\n"
     terms = {"name": "nightly", "limit_usd": 20, "period": "day", "timezone": "Europe/Berlin"}
-    assert spec(tmp_path, text, "nightly") == spec(tmp_path, None, terms)
+    named, written_out = spec(tmp_path, text, "nightly"), spec(tmp_path, None, terms)
+    assert named.model_dump() == written_out.model_dump()
+    assert (file_of(named), file_of(written_out)) == (str(tmp_path / "budgets.yaml"), None)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,12 @@ def spec_in(folder: Path) -> EnrichmentSpec:
     path = folder / "spec.json"
     path.write_text(json.dumps({**GIVEN, "budget": "nightly"}))
     return load_spec(path)
+
+
+def file_of(spec: EnrichmentSpec) -> str | None:
+    """Return the file of budgets that counts as the one that states the spec's budget."""
+    assert spec.budget is not None
+    return spec.budget.terms().file
 
 
 def limit(spec: EnrichmentSpec) -> float:
@@ -127,3 +135,51 @@ def test_two_files_that_disagree_are_refused(tmp_path: Path) -> None:
     files = f"{tmp_path / 'specs' / 'budgets.yaml'} and {tmp_path / 'budgets.yaml'}"
     with pytest.raises(SpecError, match=f"{re.escape(files)} give 'nightly' different terms"):
         spec_in(tmp_path / "specs")
+
+
+@pytest.mark.parametrize("where", ["", "specs"])
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path, where: str) -> None:
+    """Whoever made it counts on its limits; another file further up has others."""
+    written(tmp_path / "specs", "nightly: {limit_usd: 3}\n")
+    written(tmp_path, "nightly: {limit_usd: 3}\n")
+    link = tmp_path / where / "budgets.yaml"
+    link.unlink()
+    link.symlink_to(tmp_path / "gone.yaml")
+    with pytest.raises(SpecError, match=rf"{re.escape(str(link))} cannot be read: .*No such file"):
+        spec_in(tmp_path / "specs")
+
+
+def cloned(folder: Path, origin: str) -> Path:
+    """Return a folder that git cloned from an address."""
+    (folder / ".git").mkdir(parents=True)
+    config = f'[core]\n\tbare = false\n[remote "origin"]\n\turl = {origin}\n\tfetch = +x\n'
+    (folder / ".git" / "config").write_text(f'{config}[branch "main"]\n\tremote = origin\n')
+    return folder
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "git@github.com:acme/enrich.git",
+        "https://github.com/acme/enrich",
+        "https://x-token:s3cr3t@github.com/acme/enrich.git",
+        "ssh://git@github.com:22/acme/enrich.git/",
+        "https://github.com/acme/enrich.git?private_token=s3cr3t",
+    ],
+)
+def test_a_file_is_the_same_in_every_checkout(tmp_path: Path, origin: str) -> None:
+    """Workers clone a repository into a new folder for each run; no token of theirs is told."""
+    folder = cloned(tmp_path / "checkout", origin)
+    written(folder / "team", "nightly: {limit_usd: 3}\n")
+    named = "team/budgets.yaml of github.com/acme/enrich"
+    assert file_of(spec_in(folder / "team" / "specs")) == named
+    changed = overridden(load_spec(folder / "team" / "specs" / "spec.json"), {"limit": 5})
+    assert file_of(changed) == named
+
+
+@pytest.mark.parametrize("origin", ["../enrich", "https://a:b/c@github.com/acme/enrich"])
+def test_a_file_without_an_address_is_its_path(tmp_path: Path, origin: str) -> None:
+    """An address that other checkouts may not share, or that is not understood, is none."""
+    written(cloned(tmp_path / "checkout", origin), "nightly: {limit_usd: 3}\n")
+    path = str(tmp_path / "checkout" / "budgets.yaml")
+    assert file_of(spec_in(tmp_path / "checkout")) == path
