@@ -58,23 +58,31 @@ def compact(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> 
 def rename(
     spec: Spec,
     column: Annotated[
-        str, typer.Option(help="The column's name until now, and its new one.", metavar="OLD=NEW")
+        list[str],
+        typer.Option(
+            help=(
+                "The column's name until now, and its new one; may be repeated. If a name has `=` "
+                'in it, as a JSON object: `--column \'{"a=b": "c"}\'`.'
+            ),
+            metavar="OLD=NEW",
+        ),
     ],
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rename a column of the source in the dataset, for free: no row is sent again for it.
+    """Rename columns of the source in the dataset, for free: no row is sent again for it.
 
-    Rename it in the source and in the spec first (key, columns, prompt), and change nothing else
-    meanwhile. The column may be part of the key, carried along, or only used by the prompt.
+    Rename them in the source and in the spec first (key, columns, prompt), and change nothing else
+    meanwhile. A column may be part of the key, carried along, or only used by the prompt. Those
+    that were renamed together are told together; two may have exchanged their names.
 
     Exit codes: 0 done; 2 rows are on their way, the dataset has no such column, has the new name
-    already, or the prompt changed in more than the name; 1 and 130 as of `run`.
+    already, or the prompt changed in more than the names; 1 and 130 as of `run`.
     """
-    from batchata_tasks.operations.rename import rename as rename_column
+    from batchata_tasks.operations.rename import rename as rename_columns
 
     with boundary(_CARRIES_ON, spec), for_console(err) as progress:
-        report = rename_column(load(spec, overrides, None), column, Settings(), progress)
+        report = rename_columns(load(spec, overrides, None), column, Settings(), progress)
     print_result(report, as_json=as_json)
 
 

@@ -20,7 +20,7 @@ from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.json_columns import is_json, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
     from pathlib import Path
 
     from batchata_tasks.dataset.folder import DatasetFolder
@@ -119,12 +119,18 @@ class DeclaredSchema:
             raise StorageError(message) from error
 
 
-def rename_declared(folder: DatasetFolder, old: str, new: str) -> None:
-    """Give a column that comes from a source another name in what a dataset declares."""
+def rename_declared(folder: DatasetFolder, names: Mapping[str, str]) -> None:
+    """Give columns that come from a source other names (old: new) in what a dataset declares.
+
+    A column that has a new name already, beside the old one, is dropped.
+    """
     if (declared := DeclaredSchema.read(folder)) is not None:
+        own = [c for c in declared.columns if c.role is not Role.ANSWER]
+        dropped = {names.get(c.name) for c in own}
         columns = (
-            replace(c, name=new) if c.name == old and c.role is not Role.ANSWER else c
+            c if c.role is Role.ANSWER else replace(c, name=names.get(c.name, c.name))
             for c in declared.columns
+            if c.role is Role.ANSWER or c.name not in dropped
         )
         replace(declared, columns=tuple(columns)).write(folder)
 

@@ -269,26 +269,20 @@ def write_manifest(path: Path, rows: pa.Table) -> None:
             writer.write_batch(batch)
 
 
-def rename_in_manifest(path: Path, old: str, new: str) -> None:
-    """Write a chunk's manifest anew with another name for a column, if it has it."""
+def rename_in_manifest(path: Path, names: Mapping[str, str]) -> None:
+    """Write a chunk's manifest anew with other names for columns (old: new), if it has them."""
     own = manifest_schema(path)
-    if old not in own.names:
+    if names.keys().isdisjoint(own.names):
         return
-    schema = renamed_schema(own, old, new)
+    schema = renamed_schema(own, names)
     with durable(path) as stream, pa.ipc.new_file(stream, schema, options=_COMPRESSED) as writer:
         for batch in manifest_batches(path):
             writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
 
 
-def renamed_schema(schema: pa.Schema, old: str, new: str) -> pa.Schema:
-    """Return a schema with another name for a column."""
-    return pa.schema([_renamed(field, old, new) for field in schema])
-
-
-def _renamed(field: pa.Field, old: str, new: str) -> pa.Field:
-    if field.name != old:
-        return field
-    return pa.field(new, field.type, metadata=field.metadata)
+def renamed_schema(schema: Iterable[pa.Field], names: Mapping[str, str]) -> pa.Schema:
+    """Return a schema of fields, with other names for some columns (old: new)."""
+    return pa.schema([field.with_name(names.get(field.name, field.name)) for field in schema])
 
 
 def read_plan(folder: Path, name: str) -> pa.Table:

@@ -197,14 +197,20 @@ class Dataset:
                 self.parts()[part], lambda batch: change(self.conformed(batch)), self.schema
             )
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a column another name in all parts that have it; its values stay as they are."""
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give columns other names (old: new) in all parts that have them; their values stay.
+
+        A column that has a new name already, beside the old one, is dropped: it holds no value.
+        """
         for part, path in self.parts().items():
             with part_errors(part):
                 own = schema_of_part(pq.read_schema(path))
-            if old in own.names:
-                schema = renamed_schema(own, old, new)
-                self._rewrite(path, partial(_under, schema), schema)
+            if names.keys().isdisjoint(own.names):
+                continue
+            dropped = {names.get(name) for name in own.names}
+            kept = [name for name in own.names if name not in dropped]
+            schema = renamed_schema((own.field(name) for name in kept), names)
+            self._rewrite(path, partial(_under, kept, schema), schema)
 
     def conform(self, but: Container[str] = ()) -> None:
         """Rewrite parts that were written with other columns: one schema for all.
@@ -305,8 +311,9 @@ class Dataset:
             yield writer
 
 
-def _under(schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+def _under(kept: list[str], schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return some columns of a part under the names of a schema."""
+    return pa.RecordBatch.from_arrays([batch.column(name) for name in kept], schema=schema)
 
 
 def check_key(key: list[str], data: Path, stored: pa.Schema) -> None:

@@ -14,7 +14,7 @@ from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from batchata_tasks.dataset.folder import DatasetFolder
 
@@ -36,14 +36,27 @@ class Rename:
 class Renames:
     """All columns of a dataset that were renamed, in order.
 
-    `begun`: the last one is under way, so that some files may still have the old name.
+    `begun`: so many of the last ones are under way, and files may still have their old names.
     """
 
     all: tuple[Rename, ...] = ()
-    begun: bool = False
+    begun: int = 0
 
     def __len__(self) -> int:
         return len(self.all)
+
+    def next_step(self) -> dict[str, str]:
+        """Return the first of those under way which a file can take at once: old names, new ones.
+
+        No name is in it twice, so that a file which has one of the old names is not done yet.
+        """
+        step, seen = dict[str, str](), set[str]()
+        for rename in self.all[len(self.all) - self.begun :]:
+            if not seen.isdisjoint((rename.old, rename.new)):
+                break
+            step[rename.old] = rename.new
+            seen |= {rename.old, rename.new}
+        return step
 
     def originals(self, names: Iterable[str]) -> dict[str, str]:
         """Return, by the names of today, what fingerprints call columns that are used together.
@@ -102,7 +115,7 @@ class Renames:
             return cls()
         try:
             known = cls.from_json(record["renames"])
-            return cls(known.all, bool(record["begun"]))
+            return cls(known.all, int(record["begun"]))
         except (KeyError, TypeError) as error:
             message = f"{folder.renames} is damaged ({error!r}); restore it from a copy."
             raise StorageError(message) from error
@@ -111,3 +124,25 @@ class Renames:
         """Write the file."""
         record = {"format": 1, "begun": self.begun, "renames": self.to_json()}
         write_json(folder.renames, record)
+
+
+def in_order(names: Mapping[str, str], taken: Iterable[str]) -> list[Rename]:
+    """Return columns that are renamed together, one after the other, each to a name that is free.
+
+    `names` has the new names by the old ones, `taken` all names of the dataset. If columns exchange
+    their names, one is put aside under a name of its own meanwhile.
+    """
+    left, found = dict(names), list[Rename]()
+    known = {*names, *names.values(), *taken}
+    while left:
+        old = next((old for old, new in left.items() if new not in left), None)
+        if old is None:
+            old = next(iter(left))
+            aside = f"{old}_"
+            while aside in known:
+                aside += "_"
+            left[aside] = left.pop(old)
+            found.append(Rename(old, aside))
+        else:
+            found.append(Rename(old, left.pop(old)))
+    return found

@@ -1,7 +1,8 @@
-"""Renaming a column in all files of a dataset: whatever dies half-way is finished by the next one.
+"""Renaming columns in all files of a dataset: whatever dies half-way is finished by the next one.
 
-The rename is written down first. Each file is then written anew under the new name, unless it has
-that already; at last it is noted that this is done.
+The renames are written down first. Each file is then written anew under the new names, unless it
+has them already; at last it is noted that this is done. Columns that exchange their names take
+several such steps, each of which is noted, since a file would not show whether it was done.
 """
 
 from __future__ import annotations
@@ -16,47 +17,51 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.dataset.declared import rename_declared
 from batchata_tasks.dataset.manifest import rename_in_manifest
 from batchata_tasks.dataset.parts import Dataset
-from batchata_tasks.dataset.renames import Rename, Renames
+from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.execution.land import emptying
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.dataset.renames import Rename
     from batchata_tasks.execution.held_dataset import HeldDataset
 
 _SINCE = "renames_since"  # in the record of a run: all renames, those after it among them
 
 
-def rename_column(held: HeldDataset, rename: Rename) -> None:
-    """Give a column of the dataset another name, in all of its files."""
+def rename_columns(held: HeldDataset, renames: Sequence[Rename]) -> None:
+    """Give columns of the dataset other names, one after the other, in all of its files."""
     known = Renames.read(held.folder)
-    Renames((*known.all, rename), begun=True).write(held.folder)
+    Renames((*known.all, *renames), begun=len(renames)).write(held.folder)
     finish_renaming(held)
 
 
 def finish_renaming(held: HeldDataset) -> None:
-    """Finish a rename that was begun, if there is one."""
+    """Finish renames that were begun, if there are any."""
     renames = Renames.read(held.folder)
-    if not renames.begun:
-        return
-    _rename_in_files(held, renames.all[-1])
-    _note_in_ledger(held, renames)
-    held.require_lease()
-    replace(renames, begun=False).write(held.folder)
+    while step := renames.next_step():
+        _rename_in_files(held, step)
+        renames = replace(renames, begun=renames.begun - len(step))
+        if not renames.begun:
+            _note_in_ledger(held, renames)
+        held.require_lease()
+        renames.write(held.folder)
 
 
-def _rename_in_files(held: HeldDataset, rename: Rename) -> None:
-    """Write each file anew that has the old name of a column."""
-    folder, old, new = held.folder, rename.old, rename.new
+def _rename_in_files(held: HeldDataset, names: Mapping[str, str]) -> None:
+    """Write each file anew that has an old name of a column."""
+    folder = held.folder
     held.ledger.check_lease(held.lease)  # right before files change
-    rename_declared(folder, old, new)
+    rename_declared(folder, names)
     for path in sorted(folder.intents.glob("*.arrow")):
         held.require_lease()
-        rename_in_manifest(path, old, new)
+        rename_in_manifest(path, names)
     dataset = Dataset(
         folder.data, pa.schema([]), [], [], gate=held.require_lease, emptied=emptying(held)
     )
     dataset.tidy()
-    dataset.rename(old, new)
+    dataset.rename(names)
 
 
 def _note_in_ledger(held: HeldDataset, renames: Renames) -> None:
@@ -76,11 +81,10 @@ def restore_renames(held: HeldDataset) -> None:
     newest = next(iter(held.ledger.runs_of(held.lease.dataset_id, 1)), None)
     record: dict[str, Any] = {} if newest is None else json.loads(newest.spec)
     known = Renames.from_json(record.get(_SINCE, record.get("renames", [])))
-    unknown = known.all[len(Renames.read(held.folder)) :]
-    for rename in unknown:
-        _rename_in_files(held, rename)
-    if unknown:
-        known.write(held.folder)
+    unknown = len(known) - len(Renames.read(held.folder))
+    if unknown > 0:
+        replace(known, begun=unknown).write(held.folder)
+        finish_renaming(held)
 
 
 def require_one_name(folder: DatasetFolder) -> None:
@@ -89,11 +93,9 @@ def require_one_name(folder: DatasetFolder) -> None:
     Raises:
         SpecError: with the remedy.
     """
-    renames = Renames.read(folder)
-    if renames.begun:
-        last = renames.all[-1]
+    if Renames.read(folder).begun:
         message = (
-            f"output: the rename of {last.old!r} to {last.new!r} was begun in {folder.root}, and "
-            "has not ended; `batchata run SPEC`, or the same `batchata rename SPEC`, finishes it."
+            f"output: a rename of columns was begun in {folder.root}, and has not ended; "
+            "`batchata run SPEC`, or the same `batchata rename SPEC`, finishes it."
         )
         raise SpecError(message)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.dataset.declared import DeclaredSchema
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.filled_by import require_own_spec
@@ -17,7 +18,7 @@ from batchata_tasks.execution.renaming import finish_renaming
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.pipeline.lost import lost_chunks
 from batchata_tasks.planning.prepare import prepare_run
-from batchata_tasks.planning.settle import settle
+from batchata_tasks.planning.settle import Settled, settle
 from batchata_tasks.providers import without_keys_set
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.planning.prepare import PreparedRun
-    from batchata_tasks.planning.settle import Settled
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
@@ -103,7 +103,8 @@ def held_by_spec(
 ) -> Generator[HeldBySpec, None, None]:
     """Hold the dataset of a spec; `doing` tells others why.
 
-    If it `renames`, the spec may have another name for a column of the key than the dataset.
+    If it `renames`, the spec may have other names for columns than the dataset, whose types say
+    nothing about the spec's then.
 
     Raises:
         InputError: the spec is wrong, or there is no dataset of it.
@@ -130,6 +131,8 @@ def held_by_spec(
                 dataset.check_key(schema)
         dataset.gate, dataset.emptied = held.require_lease, emptying(held)
         unlanded = held.ledger.unfinished_chunks(held.lease.dataset_id, "")
-        settled = settle(ready.table, held.folder, [chunk.id for chunk in unlanded])
+        settled = Settled(DeclaredSchema())
+        if not renames:
+            settled = settle(ready.table, held.folder, [chunk.id for chunk in unlanded])
         unfinished = frozenset(part_of_chunk(chunk.id) for chunk in unlanded)
         yield HeldBySpec(ready, held, settled, unfinished)

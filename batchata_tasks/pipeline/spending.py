@@ -10,6 +10,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.forecast import within
 from batchata_tasks.planning.limits import SpendingLimits
+from batchata_tasks.planning.renamed import renamed_words
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
@@ -41,6 +42,8 @@ def announce(run: RunContext) -> None:
             f"{pluralize(other_model, 'row')} of them for another response model: `batchata plan` "
             "says how many of their answers `batchata revalidate` would keep, for free."
         )
+    if run.plan().renamed and not run.continued:
+        run.log(f"{renamed_words(run.plan().renamed)}.")
     if most is not None and most <= ASKED_ABOVE:
         return
     if not run.held.progress.agreed("Send it?"):

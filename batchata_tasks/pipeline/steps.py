@@ -27,6 +27,7 @@ from batchata_tasks.pipeline.start import in_flight_keys
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
+from batchata_tasks.planning.renamed import note_renamed
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options, PlanSummary
 from batchata_tasks.providers.request_file import write_request_file
@@ -99,6 +100,7 @@ def _planned(
         table.dataset.check_key,
     )
     spans = planner.run(in_flight)
+    note_renamed(table, run.folder, planner.summary)
     if is_last:
         require_whole_source(table, planner.missing, planner.summary)
     run.ledger.check_lease(run.lease)  # right before files change

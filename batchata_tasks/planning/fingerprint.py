@@ -28,9 +28,8 @@ REHEARSED_VERSION = "e2"
 VERSIONS = ("v1", FINGERPRINT_VERSION, REHEARSED_VERSION)
 """Those whose parts can be compared."""
 INPUT_BYTES = 12  # 96 bits, as in each part: no clash to be expected below 10^14 rows
-_FIRST_DIGIT = len("v2:") + 2 * INPUT_BYTES + 1
-PROMPT_DIGITS = (_FIRST_DIGIT, _FIRST_DIGIT + 2 * INPUT_BYTES)
-"""Where the prompt's part of a fingerprint begins, and ends."""
+OTHERS_FROM = len("v2:") + 2 * INPUT_BYTES + 1
+"""Where the parts of a fingerprint begin that come after the input: prompt, model, schema."""
 _SPELLED_ONCE = frozenset({str, int, bool, type(None), bytes, date, time, datetime})
 
 

@@ -121,6 +121,10 @@ class RequestBuilder:
         """Return the columns that the templates use."""
         return list(self._used)
 
+    def columns_of_where(self) -> list[str]:
+        """Return the columns that `where` uses."""
+        return list(self._where.columns) if self._where else []
+
     def notes(self, columns: pa.Schema) -> list[str]:
         """Return sentences about what is likely to be no prompt that somebody meant."""
         notes = list[str]()

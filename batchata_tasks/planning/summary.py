@@ -36,6 +36,8 @@ class PlanSummary:
     # answers that landed and the response model cannot hold: they stay in `_response` alone
     misfits: dict[str, int] = field(default_factory=dict[str, int])
     retired: list[str] = field(default_factory=list[str])  # columns that left `columns`, kept
+    # columns that seem to have another name in source and spec by now: the new one by the old one
+    renamed: dict[str, str] = field(default_factory=dict[str, str])
     reasons: dict[str, int] = field(default_factory=dict[str, int])
     requests: int = 0
     batches: int = 0

@@ -32,6 +32,7 @@ from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.rehearsal import replaces_answers
+from batchata_tasks.planning.renamed import note_renamed
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.providers import unset_key, without_keys_set
@@ -75,6 +76,7 @@ def preview(
         unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
         planner = _planner(ready, folder, dataset_id, ahead, unfinished, options)
         chunks, summary = planner.run(sent_keys), planner.summary
+        note_renamed(ready.table, DatasetFolder(spec.output), summary)
         require_whole_source(ready.table, planner.missing, summary)
         usage = measures(ledger, ready.table, chunks, folder)
         sampled = sample_of(folder, sample, ready.table, chunks, usage) if sample else None

@@ -13,6 +13,7 @@ from batchata_tasks.pipeline.lost import InFlight
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
 from batchata_tasks.planning.estimate import based_on
 from batchata_tasks.planning.limits import limits_of
+from batchata_tasks.planning.renamed import renamed_words
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.forecast import LimitsAhead
@@ -143,6 +144,8 @@ class Preview:
         if summary.retired:
             names = ", ".join(summary.retired)
             lines.append(("Kept", f"no longer in `columns`: {names}; rows keep what they have"))
+        if summary.renamed:
+            lines.append(("Renamed", renamed_words(summary.renamed)))
         if self.valid_by_now:
             rows = pluralize(self.valid_by_now, "row has", "rows have")
             text = f"{rows} an answer that today's response model takes: `batchata revalidate SPEC`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from batchata_tasks.cli.commands import app
-from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.errors import DeclinedError, SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.declared import DeclaredSchema
 from batchata_tasks.dataset.folder import DatasetFolder
@@ -23,9 +24,11 @@ from batchata_tasks.operations.forget import forget
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.rename import rename
 from batchata_tasks.operations.revalidate import revalidate
+from batchata_tasks.pipeline import spending
 from batchata_tasks.pipeline.enrich import enrich, run_prepared
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from batchata_tasks.reports.selected_rows import Selection, dataset_rows
 from tests.support.books import check_money
@@ -88,8 +91,8 @@ def table(emulator: Emulator, tmp_path: Path) -> Renamable:
     return Renamable(tmp_path, emulator, "anthropic", rows=ROWS)
 
 
-def renamed(table: Table, column: str) -> None:
-    rename(table.spec(), column, Settings())
+def renamed(table: Table, *columns: str) -> None:
+    rename(table.spec(), columns, Settings())
 
 
 def interrupted(*_: object) -> int:
@@ -207,7 +210,7 @@ def test_it_may_die_before_any_change_of_a_file(table: Renamable) -> None:
         begun += known.begun
         if known.begun:
             for read in (preview, lambda spec, _: dataset_rows(spec, Selection(9))):
-                with pytest.raises(SpecError, match="'id' to 'ticket' was begun"):
+                with pytest.raises(SpecError, match="a rename of columns was begun"):
                     read(table.spec(), Settings())
             if number % 2:
                 assert table.run().plan["requests"] == 0
@@ -310,10 +313,171 @@ def test_a_column_that_left_the_spec_is_renamed_too(table: Renamable) -> None:
     table.run(columns=[])
     before = table.rows()
     table.call("note", "remark")
-    rename(table.spec(columns=[]), "note=remark", Settings())
+    rename(table.spec(columns=[]), ["note=remark"], Settings())
     assert table.rows() == table.under({"note": "remark"}, before)
     assert table.run().plan["requests"] == 0
     assert table.rows() == table.under({"note": "remark"}, before)
+
+
+def test_columns_that_were_renamed_together_are_told_together(table: Renamable) -> None:
+    """Of several columns in one prompt, none could be told alone: its prompt would be another."""
+    prompt = "{{ text }} and {{ row['note'] }}"
+    table.run(prompt=prompt)
+    before = table.rows()
+    for column, name in NEW.items():
+        table.call(column, name)
+    new = "{{ body }} and {{ row['remark'] }}"
+    with pytest.raises(SpecError, match="rename all of these columns by one command"):
+        rename(table.spec(prompt=new), ["id=ticket", "text=body"], Settings())
+    columns = [f"{column}={name}" for column, name in NEW.items()]
+    done = rename(table.spec(prompt=new), columns, Settings())
+    assert done.to_json() == {"columns": NEW}
+    assert table.rows() == table.under(NEW, before)
+    assert table.run(prompt=new).plan["requests"] == 0
+    assert sent(table) == ROWS
+    check_money(table)
+
+
+def exchanged(table: Renamable) -> dict[str, Any]:
+    """Let `text` and `note` exchange their names; return what changes in the spec by that."""
+    was_so = table.named("text") == "note"
+    table.names |= {} if was_so else {"text": "note", "note": "text"}
+    if was_so:
+        table.names = {}
+    table.write()
+    return {"prompt": f"{{{{ {table.named('text')} }}}}", "types": {table.named("note"): "int"}}
+
+
+def test_two_columns_exchange_their_names(table: Renamable) -> None:
+    """Their values and types go with the names; given once more nothing changes, and back again."""
+    for row in table.values:
+        row["note"] = row["note"].removeprefix("n")
+    table.write()
+    table.run(prompt="{{ text }}", types={"note": "int"})
+    before, types = table.rows(), declared(table)
+    for _ in range(2):
+        changes = exchanged(table)
+        expected = table.under({"note": table.named("note")}, before)
+        for _ in range(2):
+            rename(table.spec(**changes), ["note=text", "text=note"], Settings())
+            assert table.rows() == expected
+        assert table.run(**changes).plan["requests"] == 0
+        assert table.rows() == expected
+    assert declared(table) == types
+    assert sent(table) == ROWS
+    check_money(table)
+
+
+def test_columns_that_are_used_alike_exchange_their_names(table: Renamable) -> None:
+    """Of a key, its order tells which is which, and of a prompt, its text; there and back."""
+    given: dict[str, Any] = {"key": ["id", "note"], "columns": [], "prompt": "{{ text }} {{ id }}"}
+    table.run(**given)
+    before = table.rows()
+    there: dict[str, Any] = {**given, "key": ["note", "text"], "prompt": "{{ id }} {{ note }}"}
+    circle = {"id": "note", "note": "text", "text": "id"}
+    for names, changes in ((circle, there), ({new: old for old, new in circle.items()}, given)):
+        table.names = {} if table.names else circle
+        table.write()
+        for _ in range(2):
+            rename(table.spec(**changes), [json.dumps(names)], Settings())
+        assert table.run(**changes).plan["requests"] == 0
+    assert table.rows() == before
+    with pytest.raises(SpecError, match=r"keep their order; write `key: \[note, id\]`"):
+        rename(table.spec(**given), ["id=note", "note=id"], Settings())
+    assert sent(table) == ROWS
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_exchange_of_names_may_die_at_any_file(table: Renamable, *, again: bool) -> None:
+    """A file does not show whether its columns were exchanged already, so each step is noted.
+
+    The same command finishes it, or the next run does.
+    """
+    table.run(prompt="{{ text }}")
+    ledger, copy = table.folder / "ledger.db", table.folder / "copy"
+    shutil.copytree(table.output, copy)
+    shutil.copy(ledger, table.folder / "ledger.copy")
+    before = table.rows()
+    changes = exchanged(table)
+    changes.pop("types")
+    columns, expected = ["note=text", "text=note"], table.under({"note": "text"}, before)
+    begun = 0
+    for number in count(step=3):
+        shutil.rmtree(table.output)
+        shutil.copytree(copy, table.output)
+        shutil.copy(table.folder / "ledger.copy", ledger)
+        has_ended = True
+        with dying_before(number):
+            try:
+                rename(table.spec(**changes), columns, Settings())
+            except KeyboardInterrupt:
+                has_ended = False
+        known = Renames.read(DatasetFolder(str(table.output)))
+        begun += bool(known.begun)
+        if again or not known.all:
+            rename(table.spec(**changes), columns, Settings())
+        assert table.run(**changes).plan["requests"] == 0
+        assert table.rows() == expected
+        if has_ended:
+            break
+    assert begun > 5
+    assert sent(table) == ROWS
+
+
+def test_a_name_may_have_an_equals_sign(table: Renamable) -> None:
+    """It is given as JSON, which is what the plan proposes, too."""
+    table.run()
+    table.call("text", "a=b")
+    prompt = {"prompt": "{{ row['a=b'] }}: {% if row['a=b'] %}label it{% endif %}"}
+    spec = table.spec(**prompt)
+    (text,) = [text for label, text in preview(spec, Settings()).lines() if label == "Renamed"]
+    assert """--column '{"text":"a=b"}'`""" in text
+    rename(spec, ['{"text":"a=b"}'], Settings())
+    assert table.run(**prompt).plan["requests"] == 0
+    assert sent(table) == ROWS
+
+
+def proposed(lines: list[tuple[str, str]]) -> str:
+    (text,) = [text for label, text in lines if label == "Renamed"]
+    return text
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_a_plan_notices_a_column_that_was_renamed(
+    table: Renamable, monkeypatch: pytest.MonkeyPatch, *, carried: bool
+) -> None:
+    """It says how to keep the answers, and so does a run before it asks; a no leaves that open."""
+    columns = ["text", "note"] if carried else ["note"]
+    table.run(columns=columns)
+    before = table.rows()
+    table.call("text", "body")
+    changes: dict[str, Any] = {"columns": ["body", "note"] if carried else ["note"]}
+    planned = preview(table.spec(**changes), Settings())
+    assert planned.summary.reasons == {"prompt": ROWS}
+    assert planned.to_json()["renamed"] == {"text": "body"}
+    assert "`batchata rename SPEC --column text=body`" in proposed(planned.lines())
+    lines = list[str]()
+    progress = LineProgress(lines.append)
+    progress.ask = lambda _question: False
+    monkeypatch.setattr(spending, "ASKED_ABOVE", 0)
+    with pytest.raises(DeclinedError):
+        enrich(table.spec(**changes), progress=progress)
+    assert any("batchata rename SPEC --column text=body" in line for line in lines)
+    rename(table.spec(**changes), ["text=body"], Settings())
+    assert table.run(**changes).plan["requests"] == 0
+    assert table.rows() == table.under({"text": "body"}, before)
+    assert sent(table) == ROWS
+
+
+def test_a_plan_proposes_no_rename_that_would_keep_nothing(table: Renamable) -> None:
+    """Another prompt, another model, or an old column that is still there are other changes."""
+    table.run()
+    assert preview(table.spec(prompt="{{ note }}"), Settings()).summary.renamed == {}
+    table.call("text", "body")
+    other: list[dict[str, Any]] = [{"prompt": "Label: {{ body }}"}, {"max_tokens": 300}]
+    for changes in other:
+        summary = preview(table.spec(**changes), Settings()).summary
+        assert (summary.reasons, summary.renamed) == ({"prompt": ROWS}, {})
 
 
 def test_one_column_of_a_key_is_renamed(table: Renamable) -> None:
@@ -322,7 +486,7 @@ def test_one_column_of_a_key_is_renamed(table: Renamable) -> None:
     table.run(**key)
     table.call("note", "remark")
     key["key"] = ["id", "remark"]
-    rename(table.spec(**key), "note=remark", Settings())
+    rename(table.spec(**key), ["note=remark"], Settings())
     assert table.run(**key).plan["requests"] == 0
     assert sent(table) == ROWS
 
@@ -340,7 +504,7 @@ def test_answers_that_were_read_anew_come_back_under_the_new_names(table: Renama
     assert revalidate(table.spec(**alone), Settings()).kept == ROWS
     table.run(**alone)
     table.call("text", "body")
-    rename(table.spec(**alone), "text=body", Settings())
+    rename(table.spec(**alone), ["text=body"], Settings())
     shutil.rmtree(table.output)
     assert table.run(**alone).plan["requests"] == 0
     assert sent(table) == ROWS
@@ -380,6 +544,9 @@ def test_the_old_name_of_the_key_is_told(table: Renamable) -> None:
     [
         ("text", "names no column and its new name; write it as old=new"),
         ("=body", "names no column and its new name"),
+        ("text=a=b", "names no column and its new name.*as a JSON object"),
+        ('{"text": 3}', "names no column and its new name"),
+        ("{}", "names no column and its new name"),
         ("text=text", "names no column and its new name"),
         ("text=_status", "'_status' is the name of a metadata column"),
         ("text=_missing_since", "'_missing_since' is the name of a metadata column"),
@@ -400,13 +567,31 @@ def test_what_cannot_be_renamed_is_refused(table: Renamable, column: str, senten
     assert not DatasetFolder(str(table.output)).renames.exists()
 
 
+def test_a_column_is_given_once(table: Renamable) -> None:
+    """Twice, it would have two new names, or two columns one."""
+    table.run()
+    for columns in (["text=body", "text=words"], ["text=body", "note=body"]):
+        with pytest.raises(SpecError, match="is given twice"):
+            renamed(table, *columns)
+
+
+def test_a_column_of_where_alone_has_nothing_to_rename(table: Renamable) -> None:
+    """The dataset keeps nothing of it; the refusal says so, and a run sends nothing."""
+    table.run(columns=[], where="note != ''")
+    table.call("note", "remark")
+    changes: dict[str, Any] = {"columns": [], "where": "remark != ''"}
+    with pytest.raises(SpecError, match="'remark' is used by `where` alone"):
+        rename(table.spec(**changes), ["note=remark"], Settings())
+    assert table.run(**changes).plan["requests"] == 0
+
+
 def test_a_spec_that_lacks_the_new_name_is_refused(table: Renamable) -> None:
     """It would use a column that the dataset does not have."""
     table.run()
     table.call("note", "remark")
     spec = table.spec(columns=[])
     with pytest.raises(SpecError, match="'note' is in the spec's `columns` until now"):
-        rename(spec, "note=remark", Settings())
+        rename(spec, ["note=remark"], Settings())
 
 
 def test_a_prompt_that_changed_in_more_than_the_name_is_refused(table: Renamable) -> None:
@@ -414,7 +599,7 @@ def test_a_prompt_that_changed_in_more_than_the_name_is_refused(table: Renamable
     table.run()
     table.call("text", "body")
     with pytest.raises(SpecError, match="is not the one that rows were sent with"):
-        rename(table.spec(prompt="Please label: {{ body }}"), "text=body", Settings())
+        rename(table.spec(prompt="Please label: {{ body }}"), ["text=body"], Settings())
 
 
 def test_rows_on_their_way_are_in_the_way(table: Renamable) -> None:

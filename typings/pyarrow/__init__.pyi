@@ -34,6 +34,7 @@ class Field:
     type: DataType
     metadata: dict[bytes, bytes] | None
     def with_type(self, new_type: DataType) -> Field: ...
+    def with_name(self, name: str) -> Field: ...
 
 class Schema:
     names: list[str]

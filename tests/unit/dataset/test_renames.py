@@ -8,7 +8,7 @@ import pytest
 
 from batchata_tasks.common.errors import StorageError
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.dataset.renames import Rename, Renames
+from batchata_tasks.dataset.renames import Rename, Renames, in_order
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = DatasetFolder(str(tmp_path))
     folder.create()
     assert Renames.read(folder) == Renames()
-    known = Renames((Rename("a", "b", {"new": "old"}),), begun=True)
+    known = Renames((Rename("a", "b", {"new": "old"}),), begun=1)
     known.write(folder)
     assert Renames.read(folder) == known
     assert Renames.from_json(known.to_json()).all == known.all
@@ -62,3 +62,23 @@ def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder.renames.write_text('{"renames": [{"from": "a"}]}')
     with pytest.raises(StorageError, match="is damaged"):
         Renames.read(folder)
+
+
+def test_columns_are_renamed_in_an_order_that_keeps_each_name_free() -> None:
+    """A chain begins at its end; of a circle, one column is put aside, under a name of its own."""
+    chain = in_order({"a": "b", "b": "c"}, ["a", "b"])
+    assert [(one.old, one.new) for one in chain] == [("b", "c"), ("a", "b")]
+    circle = in_order({"a": "b", "b": "a"}, ["a", "b", "a_"])
+    assert [(one.old, one.new) for one in circle] == [("a", "a__"), ("b", "a"), ("a__", "b")]
+    assert Renames(tuple(circle)).originals(["a", "b"]) == {"a": "b", "b": "a"}
+
+
+def test_a_file_takes_at_once_what_shows_whether_it_was_done() -> None:
+    """No name comes twice in a step, so that an old name in a file tells."""
+    apart = renames("before=x", "a=b", "c=d")
+    assert Renames(apart.all, begun=2).next_step() == {"a": "b", "c": "d"}
+    assert Renames(apart.all, begun=1).next_step() == {"c": "d"}
+    assert apart.next_step() == {}
+    swapped = renames("a=aside", "b=a", "aside=b")
+    assert Renames(swapped.all, begun=3).next_step() == {"a": "aside"}
+    assert Renames(swapped.all, begun=2).next_step() == {"b": "a"}

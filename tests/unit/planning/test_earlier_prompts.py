@@ -9,11 +9,11 @@ from batchata_tasks.planning.fingerprint import prompt_part
 from batchata_tasks.spec.parts import Turn
 
 
-def found(before: str, after: str, old: str = "text", new: str = "body") -> bool:
-    """Whether one of the earlier prompts is the one before."""
-    return prompt_part([("user", before)]) in earlier_parts(
-        [Turn(role="user", content=after)], old, new
-    )
+def found(before: str, after: str, old: str = "text", **others: str) -> bool:
+    """Whether one of the earlier prompts is the one before; `body` was called `old`."""
+    names = {old: "body", **others}
+    turns = [Turn(role="user", content=after)]
+    return prompt_part([("user", before)]) in earlier_parts(turns, names)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,22 @@ def test_each_way_to_name_a_column_leads_back(before: str, after: str) -> None:
 def test_a_name_that_is_no_identifier_leads_back(before: str, after: str) -> None:
     """However it is written now."""
     assert found(before, after, old="a name")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "others"),
+    [
+        ("{{ body }} {{ text }}", "{{ text }} {{ body }}", {"body": "text"}),
+        ("{{ text }} {{ row.note }}", "{{ body }} {{ row.body_2 }}", {"note": "body_2"}),
+        ("{{ text }} {{ row['note'] }}", "{{ body }} {{ remark }}", {"note": "remark"}),
+    ],
+)
+def test_several_columns_lead_back_together(
+    before: str, after: str, others: dict[str, str]
+) -> None:
+    """Each in its own way, also if two exchanged their names."""
+    assert found(before, after, **others)
+    assert not found(before, after)
 
 
 def test_a_prompt_that_changed_otherwise_is_not_found() -> None:
