@@ -216,18 +216,21 @@ class Collector:
             self.report.superseded += (cost or 0) + (prior_cost or 0)
         is_sent = self._chunk.batch_id is not None
         said = {"_citations": list(answer.citations) or None, "_response": answer.text}
+        attempted, landed_at = is_attempt(answer.outcome, answer.error), self._enriched_at
         if outcome is not Outcome.SUCCEEDED and attempts:
             before = self._earlier(position)
             if (kept := self._kept(before, sent)) is not None:
                 self.report.kept[sent["_custom_id"]] = outcome, error
                 outcome, error, fields = Outcome.SUCCEEDED, None, kept
+                if not attempted:  # a refresh that goes on is to send it
+                    landed_at = before["_enriched_at"]
             if kept is not None or answer.text is None:
                 said |= {name: before[name] for name in SAID if name in before}
         return {
             **fields,
             "_status": outcome.value,
             "_error": error,
-            "_attempts": attempts + is_attempt(answer.outcome, answer.error),
+            "_attempts": attempts + attempted,
             "_provider": self._chunk.provider,
             "_model": answer.model or self._chunk.model,
             "_batch_id": self._chunk.batch_id,
@@ -239,7 +242,7 @@ class Collector:
             "_cost_usd": None if total is None else Decimal(total).scaleb(-12),
             **said,
             "_run_id": self._chunk.run_id,
-            "_enriched_at": self._enriched_at,
+            "_enriched_at": landed_at,
         }
 
     def _kept(self, before: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 SAID = ("_response", "_citations")
-_READ = (*SAID, "_status", "_fingerprint")
+_READ = (*SAID, "_status", "_fingerprint", "_enriched_at")
 
 
 class EarlierAnswers:
@@ -40,7 +40,7 @@ class EarlierAnswers:
     def __call__(self, position: int) -> dict[str, Any]:
         """Return the columns of an earlier answer to the row at a position, if it had one.
 
-        They are what it said, and its `_status` and `_fingerprint`.
+        They are what it said, its `_status` and `_fingerprint`, and when it landed.
         """
         if self._said is None:
             keys = keys_of(self._manifest, self._dataset.key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
@@ -99,6 +99,19 @@ class Runs(Leases):
             return list(connection.execute(_NEWEST, {"number": limit}))
         which = {"number": limit, "dataset_id": dataset_id}
         return list(connection.execute(_NEWEST_OF, which))
+
+    @reads
+    def last_refresh(
+        self, connection: Connection, dataset_id: str, *, rehearsal: bool
+    ) -> Row[Any] | None:
+        """Return the newest run of a dataset that sent landed rows again; None without one."""
+        query = (
+            select(t.runs)
+            .where(t.runs.c.dataset_id == dataset_id, t.runs.c.refresh_before.is_not(None))
+            .where(func.coalesce(t.runs.c.rehearsal, 0) == int(rehearsal))
+            .order_by(t.runs.c.started_at.desc())
+        )
+        return connection.execute(query.limit(1)).first()
 
     @reads
     def specs_of(self, connection: Connection, dataset_id: str) -> list[str]:

@@ -15,6 +15,7 @@ from batchata_tasks.execution.run_context import RunContext, RunState, restored_
 from batchata_tasks.ledger import SET_ASIDE, UNTIL_LOOKED_AT, ChunkState, Ledger, RunEnd, RunPhase
 from batchata_tasks.pipeline.planning_run import PlanningRun
 from batchata_tasks.pipeline.receipt import RunResult
+from batchata_tasks.pipeline.refresh import going_on, going_on_words
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import require_results
 from batchata_tasks.planning.limits import budget_member, limits_of, overruled
@@ -66,6 +67,9 @@ def start_run(
 def _begin(held: HeldDataset, ready: PreparedRun, options: Options) -> str:
     """Write a new run to the ledger; return its id."""
     spec, ledger = ready.spec, held.ledger
+    anew, options = options, going_on(ledger, held.lease.dataset_id, ready, options)
+    if options.refresh_before is not None and options != anew:
+        held.progress.note(f"{going_on_words(options.refresh_before)}.")
     rehearsal = ready.table.rehearsal
     limits = limits_of(spec, rehearsal=rehearsal)
     if limits.budget is not None:

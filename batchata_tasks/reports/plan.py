@@ -23,6 +23,7 @@ from batchata_tasks.ledger import (
 )
 from batchata_tasks.pipeline.forecast import look_ahead
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
+from batchata_tasks.pipeline.refresh import going_on, going_on_words
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import what_lacks
 from batchata_tasks.pipeline.revalidation import KeptAnswers
@@ -73,6 +74,7 @@ def preview(
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-plan-"))
         folder = Path(scratch) / "plan"
         dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=options.take_over)
+        options, notes = _going_on(ready, ledger, dataset_id, options)
         unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
         planner = _planner(ready, folder, dataset_id, ahead, unfinished, options)
         chunks, summary = planner.run(sent_keys), planner.summary
@@ -105,7 +107,7 @@ def preview(
         in_flight=in_flight(unfinished),
         held=in_flight(held),
         held_since=None if ledger is None else _sent_first(ledger, held),
-        notes=ready.notes,
+        notes=(*ready.notes, *notes),
         sample=sampled,
     )
 
@@ -118,6 +120,18 @@ def _open_run(
     if ledger is None or run is None or is_of_other_kind(run, ready.table):
         return None, None  # one of the other kind is ended first
     return run, ledger.stop_reason(run.id)
+
+
+def _going_on(
+    ready: PreparedRun, ledger: Ledger | None, dataset_id: str, options: Options
+) -> tuple[Options, tuple[str, ...]]:
+    """Return the options with which a run would plan, and what is to be told of a refresh."""
+    if ledger is None:
+        return options, ()
+    going = going_on(ledger, dataset_id, ready, options)
+    if going.refresh_before is None or going == options:
+        return options, ()
+    return going, (going_on_words(going.refresh_before),)
 
 
 def _planner(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,10 @@ from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import check_money, run_with, stopping_at
 from tests.support.operations import preview
+from tests.support.table import SCHEMA
 
 if TYPE_CHECKING:
+    from batchata_tasks.pipeline.receipt import Receipt
     from tests.support.table import Table
 
 pytestmark = pytest.mark.in_turn
@@ -274,6 +277,66 @@ def test_a_refresh_that_is_stopped_takes_no_answer_away(table: Table) -> None:
     table.check_answers()
     check_money(table)
     assert table.run().outcomes == {}
+
+
+def refreshed(table: Table, **limits: Any) -> Receipt:
+    return table.run(Options(refresh_before=now_us()), items_per_batch=5, **limits)
+
+
+def for_some(table: Table) -> dict[str, Any]:
+    """Return a limit within which some of the rows fit, and not all."""
+    bound = preview(table.spec(), Options(now_us())).to_json()["upper_bound_usd"]
+    return {"cost_limit_usd": float(bound) / 12}
+
+
+def test_a_refresh_that_a_limit_stopped_goes_on(table: Table) -> None:
+    """With a limit each night, one after the other gets to all rows; then it begins anew.
+
+    Runs without `--refresh` between them change nothing, nor does another limit.
+    """
+    table.run()
+    limits, nights = for_some(table), list[set[str]]()
+    for _ in range(20):
+        begun = now_us()
+        receipt = refreshed(table, **limits)
+        nights.append({row["id"] for row in table.rows() if row["_enriched_at"] >= at(begun)})
+        table.run()
+        if receipt.exit_code == 0:
+            break
+        assert receipt.result == "cost_limit_reached"
+        planned = preview(table.spec(**limits, items_per_batch=5), Options(now_us()))
+        assert planned.summary.reasons == {"refresh": 20 - len(set[str]().union(*nights))}
+        assert any("that a limit stopped, goes on" in text for text in planned.notes)
+        limits["cost_limit_usd"] *= 1.1
+    assert sum(map(len, nights)) == len(set[str]().union(*nights)) == 20
+    assert len(nights) > 1
+    assert table.ledger()["requests_accepted"] == 40
+    planned = preview(table.spec(**limits, items_per_batch=5), Options(now_us()))
+    assert (planned.summary.reasons, planned.notes) == ({"refresh": 20}, ())
+    check_money(table)
+
+
+def at(moment: int) -> datetime:
+    return datetime.fromtimestamp(moment / 1e6, UTC)
+
+
+def test_a_refresh_that_goes_on_sends_what_was_cancelled(table: Table) -> None:
+    """Rows that a time limit cancelled were not asked anew, so that they come next."""
+    table.run()
+    table.emulator.control.faults(kind="never_ends", share=0.5, count=1)
+    stopped = table.run(Options(refresh_before=now_us()), time_limit="1s")
+    assert stopped.outcomes == {"canceled": 10, "succeeded": 10}
+    assert table.run(Options(refresh_before=now_us())).plan["reasons"] == {"refresh": 10}
+    assert sorted(row["_attempts"] for row in table.rows()) == [2] * 20
+    assert table.run(Options(refresh_before=now_us())).plan["reasons"] == {"refresh": 20}
+
+
+def test_a_refresh_with_another_question_begins_anew(table: Table) -> None:
+    """What a limit left of the last one was another spec's, if more than a limit changed."""
+    table.run()
+    assert refreshed(table, **for_some(table)).result == "cost_limit_reached"
+    described = {**SCHEMA, "description": "A label for the text."}
+    assert refreshed(table, response_schema=described).plan["reasons"] == {"refresh": 20}
 
 
 @pytest.mark.parametrize("limit", [{}, {"cost_limit_usd": 0.5}], ids=["no limit", "limit"])

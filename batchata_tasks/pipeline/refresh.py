@@ -1,0 +1,61 @@
+"""A refresh that a limit stopped is carried on by the next one, so that it gets to all rows.
+
+Rows that landed since the first of them began count as refreshed. Once one has ended without a
+limit, the next begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.pipeline.receipt import RunResult
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+if TYPE_CHECKING:
+    from batchata_tasks.ledger import Ledger
+    from batchata_tasks.planning.prepare import PreparedRun
+    from batchata_tasks.planning.summary import Options
+
+_STOPPED = (RunResult.COST_LIMIT_REACHED, RunResult.TIME_LIMIT_REACHED)
+# of a spec; whoever raises one of them wants the rest
+_LIMITS = ("cost_limit_usd", "budget", "time_limit")
+# of a run's record: what does not say what is asked
+_OTHER_FACTS = ("prices", "renames", "renames_since")
+
+
+def going_on(ledger: Ledger, dataset_id: str, ready: PreparedRun, options: Options) -> Options:
+    """Return the options of a run, which carries on a refresh that a limit stopped.
+
+    Not if the spec differs in more than its limits, and not for the jobs of a Batch: without
+    `reuse_state`, each of its runs asks for all of them.
+    """
+    if options.refresh_before is None or not isinstance(ready.spec, EnrichmentSpec):
+        return options
+    last = ledger.last_refresh(dataset_id, rehearsal=ready.table.rehearsal)
+    if last is None or last.result not in _STOPPED:
+        return options
+    if _asked(last.spec) != _asked(ready.record["spec"]):
+        return options
+    return replace(options, refresh_before=last.refresh_before)
+
+
+def going_on_words(refresh_before: int) -> str:
+    """Return the sentence about the refresh that is carried on, which began at this moment."""
+    when = datetime.fromtimestamp(refresh_before / 1e6, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f"the refresh that began on {when}, and that a limit stopped, goes on: rows that landed "
+        "since then count as refreshed"
+    )
+
+
+def _asked(record: str) -> dict[str, Any]:
+    """Return what a run's record (JSON) says but for limits, prices and renamed columns."""
+    facts = as_dict(cast("object", json.loads(record)))
+    spec = as_dict(facts["spec"])
+    spec = {name: value for name, value in spec.items() if name not in _LIMITS}
+    others = {name: value for name, value in facts.items() if name not in _OTHER_FACTS}
+    return {**others, "spec": spec}
