@@ -28,6 +28,7 @@ from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.collect import Collector, not_sent
 from batchata_tasks.execution.download import NoResultsError, downloaded
 from batchata_tasks.execution.earlier import EarlierAnswers, RetiredValues
+from batchata_tasks.execution.earlier_results import EarlierResults
 from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.overdue import set_aside
@@ -91,7 +92,7 @@ def land_again(context: BatchContext, chunk: Chunk, replaced: set[bytes]) -> boo
     if look is not None and not paths:
         return False
     enriched_at = commit_of(context.folder, chunk.id).get("enriched_at_us", 0)
-    part = _Part(context, chunk, enriched_at)
+    part = _Part(context, chunk, enriched_at, again=True)
     with part.file() as writer:
         for batch in part.rows(look, paths):
             writer.write_batch(without(batch, context.run.spec.key, replaced))
@@ -106,9 +107,11 @@ def _results(context: BatchContext, chunk: Chunk) -> tuple[BatchLook | None, lis
 
 
 class _Part:
-    """The part of the dataset that a chunk's answers make."""
+    """The part of the dataset that a chunk's answers make, `again` if it was there and is lost."""
 
-    def __init__(self, context: BatchContext, chunk: Chunk, enriched_at: int) -> None:
+    def __init__(
+        self, context: BatchContext, chunk: Chunk, enriched_at: int, *, again: bool = False
+    ) -> None:
         self._provider = context.provider
         self._chunk = chunk
         names = forgotten_names(context.folder, context.ledger, chunk.id)
@@ -137,6 +140,13 @@ class _Part:
             emptied=emptying(context.run.held),
         )
         own = part_of_chunk(chunk.id)
+        in_parts = earlier = EarlierAnswers(self.dataset, self.manifest, own)
+        if again and commit.get("kept", 1):
+            results = EarlierResults(context, chunk, self.manifest)
+
+            def earlier(position: int) -> dict[str, Any]:
+                return in_parts(position) or results(position)
+
         self.collector = Collector(
             chunk,
             self.manifest,
@@ -144,7 +154,7 @@ class _Part:
             answers,
             context.route.rates,
             enriched_at,
-            EarlierAnswers(self.dataset, self.manifest, own),
+            earlier,
             RetiredValues(self.dataset, self.manifest, own, retired),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -277,6 +278,38 @@ def test_a_refresh_that_is_stopped_takes_no_answer_away(table: Table) -> None:
     table.check_answers()
     check_money(table)
     assert table.run().outcomes == {}
+
+
+@pytest.mark.parametrize("lost", ["parts", "newest part", "folder"])
+@pytest.mark.parametrize("fault", ["request_expired", "request_error", "request_invalid_answer"])
+def test_an_answer_that_a_refresh_kept_outlives_its_part(
+    table: Table, fault: str, lost: str
+) -> None:
+    """It comes back from the results that it was in, also if a second refresh kept it once more."""
+    table.run(max_attempts=1)
+    table.emulator.control.faults(kind=fault, contains="row 4")
+    for _ in range(2):
+        table.run(Options(refresh_before=now_us()), max_attempts=1)
+    before = table.rows()
+    parts = sorted((table.output / "data").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    if lost == "folder":
+        shutil.rmtree(table.output)
+    else:
+        for path in parts[-1:] if lost == "newest part" else parts:
+            path.unlink()
+    receipt = table.run(max_attempts=1)
+    assert (receipt.plan["requests"], receipt.plan["up_to_date"]) == (0, 20)
+    said = ("id", "label", "words", "_response", "_status", "_error", "_attempts", "_cost_usd")
+    if lost == "folder":  # what an attempt that never ran left is not asked for
+        said = said[:-2]
+    after = table.rows()
+    assert [{k: row[k] for k in said} for row in after] == [
+        {k: row[k] for k in said} for row in before
+    ]
+    if lost != "folder":
+        assert after == before
+    assert table.ledger()["requests_accepted"] == 60
+    check_money(table)
 
 
 def refreshed(table: Table, **limits: Any) -> Receipt:
