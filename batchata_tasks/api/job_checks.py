@@ -209,8 +209,7 @@ class CheckedJobs:
         if spelled is None:
             model, place = fields.get("response_model"), None
             if model is not None:
-                is_schema = isinstance(model, dict)
-                own = self.schemas.own(as_dict(model)) if is_schema else model
+                own = model if isinstance(model, type) else self.schemas.own(as_dict(model))
                 place = self.schemas.place_of(own)
             spelled = repr({**fields, "response_model": place})
         return roles, messages is None, limited, spelled
