@@ -110,6 +110,9 @@ def unfit(
 _SHOWN = 80  # characters of a value in an error
 
 
+_READING = (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError)
+
+
 @contextmanager
 def errors_of(file: str) -> Generator[None, None, None]:
     """Turn the readers' errors into one sentence that names the file."""
@@ -119,7 +122,9 @@ def errors_of(file: str) -> Generator[None, None, None]:
         raise no_such_file(file) from None
     except SourceError:
         raise
-    except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError) as error:
+    except Exception as error:  # clients of object stores have errors of their own
+        if not isinstance(error, _READING) and not _is_of_client(error, file):
+            raise
         reason = " ".join(str(error).split())[:500]
         remedy = ""
         if isinstance(error, UnicodeError) or "utf" in reason.lower():
@@ -128,7 +133,15 @@ def errors_of(file: str) -> Generator[None, None, None]:
         raise SourceError(message) from error
 
 
+def _is_of_client(error: Exception, file: str) -> bool:
+    """Whether an error is of the client of an object store, which is neither Python's nor ours."""
+    package = type(error).__module__.partition(".")[0]
+    return "://" in file and package not in ("builtins", __name__.partition(".")[0])
+
+
 def no_such_file(url: str) -> SourceError:
     """Return the error for a source that does not exist."""
     place = "paths are relative to the folder you run in"
+    if "://" in url:
+        place = "or whoever runs this may not see it"
     return SourceError(f"source: there is no file {url} ({place}).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -12,6 +13,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -448,6 +450,40 @@ def test_a_source_that_is_not_there_is_told(tmp_path: Path, name: str) -> None:
 def test_a_url_that_is_not_there_is_told(url: str) -> None:
     """The error is like that of a path."""
     assert refusal(url).startswith(f"source: there is no file {url}")
+
+
+class LostError(Exception):
+    """What the client of an object store raises: an error of its own."""
+
+
+class LostStream(io.BytesIO):
+    """A file whose connection breaks."""
+
+    def read(self, *_: Any) -> bytes:
+        raise LostError("the connection broke")
+
+
+class LostFiles(AbstractFileSystem):
+    """Files at `lost://`, of which some cannot be listed, and some not be read."""
+
+    protocol = "lost"
+
+    def isfile(self, path: str) -> bool:
+        if "unlisted" in path:
+            raise LostError("Unable to locate\ncredentials")
+        return True
+
+    def open(self, *_: Any, **__: Any) -> Any:
+        return LostStream(b"x" * 99)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_what_an_object_store_says_is_told(name: str) -> None:
+    """Its client has errors of its own, which are neither those of files nor those of readers."""
+    fsspec.register_implementation("lost", LostFiles, clobber=True)
+    url = f"lost://unlisted/{name}"
+    assert refusal(url) == f"source: {url} cannot be read: Unable to locate credentials"
+    assert refusal(f"lost://{name}").endswith("cannot be read: the connection broke")
 
 
 @pytest.mark.parametrize(
