@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batchata_tasks.api.provider import Provider
     from batchata_tasks.api.run import BatchRun
     from batchata_tasks.api.state import BatchState, StateManager
+    from batchata_tasks.api.upkeep import forget, revalidate
     from batchata_tasks.common.errors import BatchataError, InputError, SpecError
     from batchata_tasks.progress.display import RichBatchProgressDisplay
     from batchata_tasks.spec.enrichment import EnrichmentSpec
@@ -45,6 +46,8 @@ _MODULES = {
     "SpecError": "common.errors",
     "StateManager": "api.state",
     "enrich": "api.enrich",
+    "forget": "api.upkeep",
+    "revalidate": "api.upkeep",
 }
 
 __all__ = [
@@ -66,6 +69,8 @@ __all__ = [
     "SpecError",
     "StateManager",
     "enrich",
+    "forget",
+    "revalidate",
 ]
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import orjson
 
-from batchata_tasks.common.canonical import digest
 from batchata_tasks.common.files import read_json, storage_errors
 from batchata_tasks.dataset.manifest import read_chunk_manifest
+from batchata_tasks.dataset.raw_files import batch_file, job_file
 from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.types.ids import custom_id
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.ledger import Chunk
-
-_NAME_BYTES = 200  # of a file, with room for its ending
 
 
 def with_raw_files(
@@ -48,21 +45,17 @@ def write_raw_files(context: RunContext, chunk: Chunk) -> None:
     """
     if chunk.batch_id is None:
         return
-    folder = context.folder.root / "raw_files"
+    folder = context.folder.raw
     requests, responses = folder / "requests", folder / "responses"
     as_lines = not context.for_chunk(chunk).provider.framing.head
-    suffix = "jsonl" if as_lines else "json"
-    batch = quote(chunk.batch_id, safe="")
-    if len(batch) > _NAME_BYTES:
-        batch = digest("batch", chunk.batch_id.encode()).hex()[:32]
-    name = f"{chunk.provider}_batch_{batch}.{suffix}"
+    name = batch_file(chunk.provider, chunk.batch_id, "jsonl" if as_lines else "json")
     with storage_errors("writing raw files"):
         for place in (requests, responses):
             place.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(context.request_file(chunk), requests / name)
         lines = list(_paths(context, chunk))
         _write_responses(lines, responses / name, as_lines=as_lines)
-        _write_jobs(context, chunk, lines, responses)
+        _write_jobs(context, chunk, lines)
 
 
 def _paths(context: RunContext, chunk: Chunk) -> Iterator[Path]:
@@ -86,24 +79,17 @@ def _write_responses(paths: list[Path], target: Path, *, as_lines: bool) -> None
         stream.write(tail)
 
 
-def _write_jobs(context: RunContext, chunk: Chunk, paths: list[Path], folder: Path) -> None:
+def _write_jobs(context: RunContext, chunk: Chunk, paths: list[Path]) -> None:
     manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
     ids = zip(manifest["_row_id"].to_pylist(), manifest[JOB_ID].to_pylist(), strict=True)
-    names = {custom_id(chunk.id, row_id): file_name(job_id) for row_id, job_id in ids}
+    files = {
+        custom_id(chunk.id, row_id): job_file(context.folder, job_id) for row_id, job_id in ids
+    }
     for line in _lines(paths):
         try:
             result = orjson.loads(line)
-            name = names.get(result["custom_id"])
+            file = files.get(result["custom_id"])
         except (ValueError, LookupError, TypeError):
             continue  # a broken line belongs to no job
-        if name is not None:
-            text = orjson.dumps(result, option=orjson.OPT_INDENT_2)
-            (folder / f"{name}_raw.json").write_bytes(text)
-
-
-def file_name(job_id: str) -> str:
-    """Return a name for a job's file: its id, or a digest if that cannot be the name of a file."""
-    name = quote(job_id, safe=" ")
-    if name.strip(". ") and len(name) <= _NAME_BYTES:
-        return name
-    return f"job-{digest('file', job_id.encode()).hex()[:32]}"
+        if file is not None:
+            file.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,7 +28,8 @@ def revalidate(
     each answer (`_response`) is read anew. Rows that today's model does not take are told, and stay
     as they are; what another model answered and this one does not take is sent by the next run.
 
-    A run that stopped half-way has to be finished, or cancelled, first.
+    A run that stopped half-way has to be finished, or cancelled, first. For a Batch, and for
+    frames, it is `batchata_tasks.revalidate` in Python.
 
     Exit codes: 0 done, whatever was found; 2 a run is unfinished, or there is no dataset; 1 and
     130 as of `run`.
@@ -87,7 +89,13 @@ def rename(
 
 
 def forget(
-    spec: Spec,
+    spec: Annotated[
+        str,
+        typer.Argument(
+            help="Path of the spec; or the folder of a Batch's results, or of an enriched frame's.",
+            metavar="SPEC",
+        ),
+    ],
     key: Annotated[
         list[str],
         typer.Option(
@@ -103,14 +111,21 @@ def forget(
 ) -> None:
     """Take one row and its texts out of the dataset, its requests, answers and keys.
 
+    Given a folder, it does so in whatever fills that: of a Batch, the key is the job's id. In
+    Python it is `batchata_tasks.forget`.
+
     What it cost stays in ledger and budgets. The provider keeps its own copies for about a month.
-    If the source still has the row, the next run sends it again.
+    If the source still has the row (or a program adds the job again), the next run sends it again.
 
     Exit codes: 0 done; 2 no row has the key, or a batch or an unfinished run still has it; 1 and
     130 as of `run`.
     """
     from batchata_tasks.operations.forget import forget as forget_row
+    from batchata_tasks.operations.forget import forget_in
 
     with boundary(_CARRIES_ON, spec), for_console(err) as progress:
-        report = forget_row(load(spec, overrides, None), key, Settings(), progress)
+        if Path(spec).is_dir():
+            report = forget_in(spec, lambda _names: key, Settings(), progress)
+        else:
+            report = forget_row(load(spec, overrides, None), key, Settings(), progress)
     print_result(report, as_json=as_json, spec=spec)

@@ -40,6 +40,7 @@ class DatasetFolder:
         self.responses = self.own / "responses"
         self.twice = self.own / "twice"  # batches of creates that were accepted twice
         self.runs = self.own / "runs"
+        self.raw = self.root / "raw_files"  # copies for people, of a Batch alone
         self.jobs = self.own / "jobs"  # those of the newest runs of a Batch
         self.deleting = self.own / "deleting.bin"  # keys (digests) whose rows are being taken out
         self.renames = self.own / "renames.json"  # of columns

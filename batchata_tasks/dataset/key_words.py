@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from datetime import time, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -32,16 +33,16 @@ from batchata_tasks.common.json_columns import (
 )
 from batchata_tasks.dataset.columns import keys_of
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+KeyWords = Sequence[str] | Mapping[str, str]
+"""A key as it is written: words, as `typed_key` describes them, or what is written of each column.
+"""
 _BYTES = "$bytes"
 _TIME = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d{1,6})?)?")  # Python cuts further digits
 _DURATION = re.compile(r"(?:(-?\d+) days?, )?(\d+):(\d\d):(\d\d(?:\.\d{1,6})?)")  # as it prints one
 _ISO_DURATION = TypeAdapter(timedelta)
 
 
-def typed_key(names: list[str], words: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
+def typed_key(names: list[str], words: KeyWords, schema: pa.Schema) -> pa.RecordBatch:
     """Return a key as a row of its columns.
 
     It is given as words: the value of the key column, `column=value` of each, or one JSON object of
@@ -58,6 +59,21 @@ def typed_key(names: list[str], words: Sequence[str], schema: pa.Schema) -> pa.R
         raise SpecError(message)
     arrays = [_array(name, values[name], schema.field(name).type) for name in names]
     return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def word_of(value: object) -> str:
+    """Return how a value of Python is written as one of a key."""
+    match value:
+        case str():
+            return value
+        case date() | time():
+            return value.isoformat()
+        case bytes():
+            return orjson.dumps({_BYTES: base64.b64encode(value).decode()}).decode()
+        case dict() | list() | tuple():
+            return orjson.dumps(value).decode()
+        case _:
+            return str(value)
 
 
 def key_values(key: pa.RecordBatch) -> dict[str, Any]:
@@ -98,8 +114,10 @@ def _same_nested(key: pa.RecordBatch, rows: pa.RecordBatch, places: list[int]) -
     return [place for place, one in zip(places, others, strict=True) if one == wanted]
 
 
-def _named_values(names: list[str], words: Sequence[str]) -> dict[str, Any]:
+def _named_values(names: list[str], words: KeyWords) -> dict[str, Any]:
     """Return what is written of each column."""
+    if isinstance(words, Mapping):
+        return dict(words)
     if len(words) > len(names):
         message = f"--key: {len(words)} values are given, and the key is {', '.join(names)}."
         raise SpecError(message)

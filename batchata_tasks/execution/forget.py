@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.common.canonical import key_digest, key_digests
-from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.files import read_json, storage_errors, write_json
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import read_chunk_manifest, write_manifest
+from batchata_tasks.dataset.raw_files import batch_files, job_file
 from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names, without_lines
 from batchata_tasks.execution.held import ANSWER
 from batchata_tasks.execution.lost_files import commit_of_landed
 from batchata_tasks.execution.overdue import WHY
+from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.types.ids import TOKEN_CHARS, custom_id
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
 
+    from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import HeldDataset
 
@@ -108,6 +111,7 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     for raw in (folder.requests, folder.responses):
         for file in sorted(raw.glob(f"{chunk_id}*")):
             written += without_lines(file, names)
+    written += _drop_copies(folder, rows.take(pa.array(places, pa.int64())), names)
     intent = read_json(folder.intent(chunk_id)) or {}
     if quoting := {ANSWER, WHY} & intent.keys():  # what a provider said of the batch
         facts = {name: value for name, value in intent.items() if name not in quoting}
@@ -117,4 +121,15 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     kept = [place for place in range(len(ids)) if place not in places]
     held.require_lease()
     write_manifest(path, rows.take(pa.array(kept, pa.int64())).combine_chunks())
+    return written
+
+
+def _drop_copies(folder: DatasetFolder, rows: pa.Table, names: list[str]) -> int:
+    """Take rows out of the copies that a Batch keeps for people; return how many files had them."""
+    written = sum(without_lines(path, names) for path in batch_files(folder))
+    jobs = rows[JOB_ID].to_pylist() if JOB_ID in rows.column_names else []
+    for path in [job_file(folder, str(job_id)) for job_id in jobs]:
+        with storage_errors(f"deleting {path.name}"):
+            written += path.exists()
+            path.unlink(missing_ok=True)
     return written

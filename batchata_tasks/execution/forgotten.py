@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Ledger
 
 FORGOTTEN = "forgotten"  # of a commit: the custom_ids
-_NO_MORE = b"]}"  # how the last line of a request file that is one JSON object begins
+_NO_MORE = (b"]}", b"]\n")  # how the last line of a file that is one JSON value begins
 
 
 def forgotten_of(commit: Mapping[str, Any]) -> list[str]:

@@ -40,7 +40,7 @@ def compact(
         BatchataError: see `held_by_spec`.
     """
     with held_by_spec(spec, settings, progress, "compacting") as dataset:
-        parts = dataset.ready.table.dataset
+        parts = dataset.dataset
         before = len(parts.parts())
         dataset.begin()
         return Compacted(before, merge_all(parts, dataset.unfinished))

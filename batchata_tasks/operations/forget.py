@@ -13,12 +13,16 @@ from batchata_tasks.dataset.key_words import key_values, typed_key
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.forget import chunks_with, drop_texts, take_out
 from batchata_tasks.operations.held_by_spec import held_by_spec
+from batchata_tasks.operations.held_folder import held_folder
+from batchata_tasks.planning.job_store import drop_jobs
+from batchata_tasks.spec.jobs import JOB_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.operations.held_by_spec import HeldBySpec
+    from batchata_tasks.dataset.key_words import KeyWords
+    from batchata_tasks.operations.held_folder import HeldFolder
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
@@ -65,32 +69,55 @@ def forget(
         BatchataError: see `held_by_spec`.
     """
     with held_by_spec(spec, settings, progress, "forgetting a row of") as dataset:
-        table, held = dataset.ready.table.dataset, dataset.held
-        key = typed_key(spec.key, words, table.schema)
-        named = ", ".join(f"{name}={value!r}" for name, value in key_values(key).items())
-        digest = key_digest(keys_of(key, spec.key)[0])
-        chunks = list(chunks_with(held, spec.key, digest))
-        _require_free(dataset, named, [chunk_id for chunk_id, _ in chunks])
-        dataset.begin()
-        rows = take_out(held, table, {digest}, list(table.parts()))
-        if not rows and not chunks:  # nothing was changed
-            message = (
-                f"--key: the dataset has no row with {named}; `batchata show SPEC` prints rows."
-            )
-            raise SpecError(message)
-        files = sum(drop_texts(held, chunk_id, places) for chunk_id, places in chunks)
-        # what dead runs left, and the last error, may quote the row
-        held.folder.drop_unfinished()
-        held.folder.last_error.unlink(missing_ok=True)
-        return Forgotten(named, rows, files)
+        return _forgotten(dataset, words)
 
 
-def _require_free(dataset: HeldBySpec, named: str, chunks: list[str]) -> None:
+def forget_in(
+    output: str,
+    words_of: Callable[[list[str]], KeyWords],
+    settings: Settings,
+    progress: Progress | None = None,
+) -> Forgotten:
+    """Take the row of a key and its texts out of the dataset in a folder, whatever fills it.
+
+    `words_of` returns what is written of the key, given the names of its columns.
+
+    Raises:
+        SpecError: as `forget`.
+        BatchataError: see `held_folder`.
+    """
+    with held_folder(output, settings, progress, "forgetting a row of") as dataset:
+        return _forgotten(dataset, words_of(dataset.dataset.key))
+
+
+def _forgotten(dataset: HeldFolder, words: KeyWords) -> Forgotten:
+    table, held = dataset.dataset, dataset.held
+    key = typed_key(table.key, words, table.schema)
+    values = key_values(key)
+    named = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    digest = key_digest(keys_of(key, table.key)[0])
+    chunks = list(chunks_with(held, table.key, digest))
+    _require_free(dataset, named, [chunk_id for chunk_id, _ in chunks])
+    dataset.begin()
+    rows = take_out(held, table, {digest}, list(table.parts()))
+    # a job that was never sent is in no row
+    files = drop_jobs(held.folder, values[JOB_ID]) if table.key == [JOB_ID] else 0
+    if not rows and not chunks and not files:  # nothing was changed
+        message = f"--key: the dataset has no row with {named}; {dataset.showing}."
+        raise SpecError(message)
+    files += sum(drop_texts(held, chunk_id, places) for chunk_id, places in chunks)
+    # what dead runs left, and the last error, may quote the row
+    held.folder.drop_unfinished()
+    held.folder.last_error.unlink(missing_ok=True)
+    return Forgotten(named, rows, files)
+
+
+def _require_free(dataset: HeldFolder, named: str, chunks: list[str]) -> None:
     """Refuse a row that is on its way, or may be in the plan of a run that is not finished."""
     dataset.require_no_unfinished_run(f"may still have {named}")
     if any(part_of_chunk(chunk_id) in dataset.unfinished for chunk_id in chunks):
         message = (
-            f"--key: {named} is in a batch that has not landed; let `batchata run SPEC` land it "
+            f"--key: {named} is in a batch that has not landed; let {dataset.runner} land it "
             "first, or decide on it as `batchata reconcile` says."
         )
         raise SpecError(message)

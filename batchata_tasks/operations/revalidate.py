@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.ledger import UNTIL_LOOKED_AT
 from batchata_tasks.operations.held_by_spec import held_by_spec
+from batchata_tasks.operations.held_folder import held_folder
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.revalidation import KeptAnswers, Revalidated
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
+    from batchata_tasks.operations.held_folder import HeldFolder
     from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.schema.answers import AnswerSchemas
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 # a run that stopped so stays open, and sends nothing before somebody looked at it
@@ -34,16 +37,37 @@ def revalidate(
         BatchataError: see `held_by_spec`.
     """
     with held_by_spec(spec, settings, progress, "revalidating") as dataset:
-        answers = KeptAnswers(dataset.ready.table)
-        report, parts = answers.look()
-        if not dry_run:
-            dataset.require_no_unfinished_run(
-                "would still send, and pay for, rows that it planned", _SENDS_NOTHING
-            )
-            dataset.begin()
-            dataset.adopt_columns()
-            landed = [part for part in parts if part not in dataset.unfinished]
-            answers.write(landed, dataset.held)
-            if report.became_valid:  # it may have stopped for these very answers
-                dataset.end_stopped_run()
+        return _revalidated(dataset, dataset.ready.table.answers, dry_run=dry_run)
+
+
+def revalidate_in(
+    output: str,
+    answers: AnswerSchemas,
+    settings: Settings,
+    progress: Progress | None = None,
+    *,
+    dry_run: bool = False,
+) -> Revalidated:
+    """Read the kept answers of the dataset in a folder by a response model, whatever fills it.
+
+    Raises:
+        BatchataError: see `held_folder`.
+    """
+    with held_folder(output, settings, progress, "revalidating", answers) as dataset:
+        return _revalidated(dataset, answers, dry_run=dry_run)
+
+
+def _revalidated(dataset: HeldFolder, model: AnswerSchemas, *, dry_run: bool) -> Revalidated:
+    answers = KeptAnswers(dataset.dataset, model)
+    report, parts = answers.look()
+    if not dry_run:
+        dataset.require_no_unfinished_run(
+            "would still send, and pay for, rows that it planned", _SENDS_NOTHING
+        )
+        dataset.begin()
+        dataset.adopt_columns()
+        landed = [part for part in parts if part not in dataset.unfinished]
+        answers.write(landed, dataset.held)
+        if report.became_valid:  # it may have stopped for these very answers
+            dataset.end_stopped_run()
     return report

@@ -106,7 +106,7 @@ def _reread(held: HeldDataset, table: PreparedTable, chunks: list[Chunk]) -> tup
     None unless the dataset's answers were read by today's: else they are to be sent again.
     """
     known = held.ledger.rereads(held.lease.dataset_id)
-    if not table.builder.constant or (today := table.builder.constant[-1]) not in known:
+    if table.answers.own or (today := schema_part_of(table.answers.common)) not in known:
         return ()
     specs = {run_id: held.ledger.run(run_id).spec for run_id in {c.run_id for c in chunks}}
     models = [AnswerSchemas.from_json(json.loads(text)).common for text in specs.values()]
@@ -247,7 +247,7 @@ def _note_reread(run: PlanningRun, chunk_id: str) -> None:
     """Let the rows of a chunk be read by today's response model when they land."""
     landing = {"chunk": chunk_id, "run_id": run.ledger.chunk(chunk_id).run_id, "state": "open"}
     commit = commit_of(run.folder, chunk_id) or landing
-    part = run.table.builder.constant[-1]
+    part = schema_part_of(run.table.answers.common)
     write_json(run.folder.commit(chunk_id), noting(commit, run.answers, part))
 
 

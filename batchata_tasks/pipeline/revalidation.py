@@ -13,14 +13,17 @@ from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.dataset.part_files import chunks_in
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.execution.reread import DECIDING, READABLE, Reading, note_reading
-from batchata_tasks.planning.fingerprint import schema_part
+from batchata_tasks.planning.fingerprint import schema_part, schema_part_of
+from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import HeldDataset
-    from batchata_tasks.planning.table import PreparedTable
+    from batchata_tasks.schema.answers import AnswerSchemas
+    from batchata_tasks.spec.run import RunSpec
 
 
 @dataclass
@@ -67,17 +70,17 @@ class Revalidated:
 
 
 class KeptAnswers:
-    """The answers in a table's dataset, read by its response model.
+    """The answers in a dataset, read by the common response model of `answers`.
 
     The types of the dataset's columns must be settled (see `settle`).
     """
 
-    def __init__(self, table: PreparedTable) -> None:
-        self._dataset = table.dataset
-        self._schema = table.answers.common
-        part, names = table.builder.constant[-1], table.dataset.answers
-        self._reading = Reading(table.answers, part, table.dataset.schema, names)
-        self._answers = [self._dataset.schema.field(name) for name in names]
+    def __init__(self, dataset: Dataset, answers: AnswerSchemas) -> None:
+        self._dataset = dataset
+        self._schema = answers.common
+        part, names = schema_part_of(answers.common), dataset.answers
+        self._reading = Reading(answers, part, dataset.schema, names)
+        self._answers = [dataset.schema.field(name) for name in names]
 
     def look(self) -> tuple[Revalidated, list[str]]:
         """Return what today's model takes, and the parts that have rows to be changed."""
@@ -133,3 +136,10 @@ class KeptAnswers:
             f"{name}={rows.column(name)[place].as_py()!r:.60}" for name in self._dataset.key
         )
         return printable(f"{key}: {problem}")
+
+
+def kept_by(spec: RunSpec) -> str:
+    """Return what keeps the answers of a spec's dataset that today's response model takes."""
+    if isinstance(spec, EnrichmentSpec) and spec.frame is None:
+        return "`batchata revalidate SPEC`"
+    return "`batchata_tasks.revalidate(output, response_model)`"

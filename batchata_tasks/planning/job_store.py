@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from functools import cache
 from io import BytesIO
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchata_tasks.common.errors import SourceError, SpecError
@@ -19,7 +21,7 @@ from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION, inputs_of_t
 from batchata_tasks.planning.job_list import JobForm, JobList, PlainJob, stored_json
 from batchata_tasks.planning.stored_jobs import StoredJobs
 from batchata_tasks.sources.opening import open_source
-from batchata_tasks.sources.source import BATCH_ROWS
+from batchata_tasks.sources.source import BATCH_ROWS, errors_of
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 
@@ -41,6 +43,7 @@ _COLUMNS = pa.schema(
         pa.field(TERMS, pa.string()),
     ]
 )
+_CONTENT = "content"  # of a file that a job was taken out of: the digest of those that it has
 _COMPARED = 1 << 20  # bytes at a time
 
 
@@ -107,7 +110,10 @@ def require_whole(path: Path) -> None:
             columns = (block.rows.column(name).to_pylist() for name in (JOB_ID, JOB))
             content.update(orjson.dumps(list(zip(*columns, strict=True))))
         # older versions may have named a file otherwise
-        is_whole = INPUT not in source.names() or content.hexdigest().startswith(path.stem)
+        with errors_of(str(path)):
+            footer = pq.read_metadata(path).metadata or {}
+        noted = footer.get(_CONTENT.encode(), path.stem.encode()).decode()
+        is_whole = INPUT not in source.names() or content.hexdigest().startswith(noted)
         problem = "" if is_whole else ": it has other jobs than it had"
     except SourceError as error:
         problem = f" ({error})"
@@ -117,6 +123,40 @@ def require_whole(path: Path) -> None:
             "which writes the file anew and sends none of them again, or restore it from a copy."
         )
         raise SpecError(message)
+
+
+def drop_jobs(folder: DatasetFolder, job_id: str) -> int:
+    """Take a job out of the files of jobs in a dataset's folder; return how many had it.
+
+    They keep their names, by which runs and state files go.
+
+    Raises:
+        SourceError: a file cannot be read, so that nobody knows whether it has the job.
+    """
+    changed = 0
+    for path in sorted(folder.jobs.glob("*.parquet")):
+        with errors_of(str(path)), pq.ParquetFile(path) as file:
+            jobs = pa.Table.from_batches(list(file.iter_batches(BATCH_ROWS)), file.schema_arrow)
+        others = jobs.filter(pc.not_equal(jobs[JOB_ID], job_id))
+        if others.num_rows < jobs.num_rows:
+            _write_anew(path, others, folder.root)
+            changed += 1
+    return changed
+
+
+def _write_anew(path: Path, jobs: pa.Table, aside: Path) -> None:
+    """Write a file of jobs anew, as old as it is: of these files the oldest are deleted."""
+    content, times = hashlib.sha256(), path.stat()
+    with (
+        durable(path, aside) as stream,
+        pq.ParquetWriter(stream, jobs.schema, compression="zstd") as writer,
+    ):
+        for block in jobs.combine_chunks().to_batches(BATCH_ROWS):
+            columns = (block.column(name).to_pylist() for name in (JOB_ID, JOB))
+            content.update(orjson.dumps(list(zip(*columns, strict=True))))
+            writer.write_batch(block)
+        writer.add_key_value_metadata({_CONTENT: content.hexdigest()})
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _file_of(rows: _Rows, jobs: Sequence[Job | PlainJob]) -> tuple[str, memoryview]:

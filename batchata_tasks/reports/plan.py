@@ -154,9 +154,10 @@ def _planner(
 def _valid_by_now(ready: PreparedRun, summary: PlanSummary) -> int:
     """Return how many rows have an answer that today's response model takes, though not before."""
     asked_for = summary.exhausted or {"schema", "failed"} & summary.reasons.keys()
-    if not asked_for or isinstance(ready.spec, JobsSpec):
+    answers = ready.table.answers
+    if not asked_for or answers.own:
         return 0
-    report, _ = KeptAnswers(ready.table).look()
+    report, _ = KeptAnswers(ready.table.dataset, answers).look()
     return report.gained
 
 

@@ -11,6 +11,7 @@ from batchata_tasks.common.money import dollars, exact
 from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.pipeline.lost import InFlight
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
+from batchata_tasks.pipeline.revalidation import kept_by
 from batchata_tasks.planning.estimate import based_on
 from batchata_tasks.planning.limits import limits_of
 from batchata_tasks.planning.renamed import renamed_words
@@ -148,8 +149,9 @@ class Preview:
             lines.append(("Renamed", renamed_words(summary.renamed)))
         if self.valid_by_now:
             rows = pluralize(self.valid_by_now, "row has", "rows have")
-            text = f"{rows} an answer that today's response model takes: `batchata revalidate SPEC`"
-            lines.append(("Answers", f"{text} keeps it, for free"))
+            how = kept_by(self.spec)
+            text = f"{rows} an answer that today's response model takes: {how} keeps it, for free"
+            lines.append(("Answers", text))
         return lines + [("Answers", text) for text in summary.misfit_texts()]
 
     def _sending(self) -> list[tuple[str, str]]:
