@@ -26,7 +26,8 @@ def revalidate(
 
     For a response model that was mended, or changed in its validators: what the dataset keeps of
     each answer (`_response`) is read anew. Rows that today's model does not take are told, and stay
-    as they are; what another model answered and this one does not take is sent by the next run.
+    as they are: the next run sends what another model answered; what landed under the same schema,
+    and only a stricter validator refuses, stays valid, and is not sent again.
 
     A run that stopped half-way has to be finished, or cancelled, first. For a Batch, and for
     frames, it is `batchata_tasks.revalidate` in Python.

@@ -14,6 +14,7 @@ from batchata_tasks.dataset.part_files import chunks_in
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.execution.reread import DECIDING, READABLE, Reading, note_reading
 from batchata_tasks.planning.fingerprint import schema_part, schema_part_of
+from batchata_tasks.sources.forms import FrameSource
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.types.outcome import Outcome
 
@@ -22,8 +23,19 @@ if TYPE_CHECKING:
 
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.planning.summary import PlanSummary
+    from batchata_tasks.planning.table import PreparedTable
     from batchata_tasks.schema.answers import AnswerSchemas
     from batchata_tasks.spec.run import RunSpec
+
+
+_STAYS = (
+    "which landed under the same schema: they stay valid in the dataset, with their values, and no "
+    "run sends them again, but one with `--refresh`, which sends all"
+)
+_STILL = (
+    "unchanged; the next run sends those of another response model, and those with attempts left"
+)
 
 
 @dataclass
@@ -33,6 +45,8 @@ class Revalidated:
     `became_valid` were invalid. `kept` are of another response model, so that a run would have sent
     them again. `filled` have another value in a column, such as one that a model between lacked.
     `no_longer_valid` succeeded when they landed; `example` says what is wrong with one of them.
+    Those of another response model are sent by the next run (`no_longer_valid_to_send`). The others
+    landed under the same schema (a validator became stricter): they stay valid, and are not sent.
     `still_invalid` are as they were. Rows without an answer are not counted.
     """
 
@@ -40,6 +54,7 @@ class Revalidated:
     kept: int = 0
     filled: int = 0
     no_longer_valid: int = 0
+    no_longer_valid_to_send: int = 0
     still_invalid: int = 0
     example: str | None = None
 
@@ -54,18 +69,23 @@ class Revalidated:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (label, value)."""
-        counts = {
-            "Became valid": (self.became_valid, "invalid until now"),
-            "Kept": (self.kept, "of another response model, valid under this one"),
-            "Filled": (self.filled, "with other values than the columns had"),
-            "No longer valid": (self.no_longer_valid, f"left as they are: {self.example}"),
-            "Still invalid": (self.still_invalid, "left as they are"),
-        }
-        lines = [
-            (label, f"{pluralize(count, 'row')}, {what}")
-            for label, (count, what) in counts.items()
-            if count
+        counts = [
+            ("Became valid", self.became_valid, "invalid until now"),
+            ("Kept", self.kept, "of another response model, valid under this one"),
+            ("Filled", self.filled, "with other values than the columns had"),
+            (
+                "No longer valid",
+                self.no_longer_valid_to_send,
+                "of another response model: unchanged, and sent again by the next run",
+            ),
+            ("No longer valid", self.no_longer_valid - self.no_longer_valid_to_send, _STAYS),
+            ("Still invalid", self.still_invalid, _STILL),
         ]
+        lines = [
+            (label, f"{pluralize(count, 'row')}, {what}") for label, count, what in counts if count
+        ]
+        if self.example is not None:
+            lines.append(("For example", self.example))
         return lines or [("Answers", "each one is as today's response model reads it")]
 
 
@@ -117,14 +137,16 @@ class KeptAnswers:
             if text is None or status not in READABLE:
                 continue
             succeeded = status == Outcome.SUCCEEDED
+            of_another = schema_part(fingerprint) != self._reading.part
             if values[place] is None:
                 report.no_longer_valid += succeeded
+                report.no_longer_valid_to_send += succeeded and of_another
                 report.still_invalid += not succeeded
                 if succeeded and report.example is None:
                     report.example = self._why_not(before, place, text)
             elif not succeeded:
                 report.became_valid += 1
-            elif schema_part(fingerprint) != self._reading.part:
+            elif of_another:
                 report.kept += 1
             else:
                 report.filled += bool(changed[place])
@@ -138,8 +160,22 @@ class KeptAnswers:
         return printable(f"{key}: {problem}")
 
 
+def valid_by_now(table: PreparedTable, summary: PlanSummary) -> int:
+    """Return how many rows have an answer that today's response model takes, though not before.
+
+    The dataset is only read if rows of a plan are to be sent again for their answers alone, or were
+    given up. No more rows than these count: others are sent whatever becomes of their answers.
+    """
+    asked_for = summary.exhausted
+    asked_for += sum(summary.reasons.get(reason, 0) for reason in ("schema", "failed"))
+    if not asked_for or table.answers.own:
+        return 0
+    report, _ = KeptAnswers(table.dataset, table.answers).look()
+    return min(report.gained, asked_for)
+
+
 def kept_by(spec: RunSpec) -> str:
     """Return what keeps the answers of a spec's dataset that today's response model takes."""
-    if isinstance(spec, EnrichmentSpec) and spec.frame is None:
+    if isinstance(spec, EnrichmentSpec) and not isinstance(spec.source, FrameSource):
         return "`batchata revalidate SPEC`"
     return "`batchata_tasks.revalidate(output, response_model)`"

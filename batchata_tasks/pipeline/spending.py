@@ -9,17 +9,19 @@ from batchata_tasks.common.money import PICO, dollars, total
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.forecast import within
+from batchata_tasks.pipeline.revalidation import kept_by, valid_by_now
 from batchata_tasks.planning.limits import SpendingLimits
 from batchata_tasks.planning.renamed import renamed_words
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk
+    from batchata_tasks.pipeline.planning_run import PlanningRun
 
 ASKED_ABOVE = 10 * PICO
 
 
-def announce(run: RunContext) -> None:
+def announce(run: PlanningRun) -> None:
     """Say what is about to be sent, and its cost; ask if that may be more than ten dollars.
 
     Only a command at a terminal asks. Nothing is said if nothing is to be sent.
@@ -37,10 +39,12 @@ def announce(run: RunContext) -> None:
         return
     text, most = _spending(run, chunks), _most(run, chunks)
     run.log(f"{text}.")
-    if other_model := run.plan().reasons.get("schema"):
+    # each night some row may have failed: only another model is worth a pass over the dataset
+    if "schema" in run.plan().reasons and (rows := valid_by_now(run.table, run.plan())):
+        answers = pluralize(rows, "row of the dataset has", "rows of the dataset have")
         run.log(
-            f"{pluralize(other_model, 'row')} of them for another response model: `batchata plan` "
-            "says how many of their answers `batchata revalidate` would keep, for free."
+            f"{answers} an answer that today's response model takes: {kept_by(run.spec)} instead "
+            "keeps it, for free, and what is left to send is less."
         )
     if run.plan().renamed and not run.continued:
         run.log(f"{renamed_words(run.plan().renamed)}.")

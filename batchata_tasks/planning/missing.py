@@ -36,25 +36,29 @@ _ByPart = dict[str, set[bytes]]
 class MissingRows:
     """The keys (digests) of landed rows, by part: those that are `gone`, and those that are `back`.
 
-    `rows` counts the gone ones, `of` all that were there before.
+    `rows` counts the gone ones, `of` all that were there before. `kept` counts those that the
+    source lacks and that stay as they are; 0 if nobody looked.
     """
 
     gone: _ByPart = field(default_factory=_ByPart)
     back: _ByPart = field(default_factory=_ByPart)
     rows: int = 0
     of: int = 0
+    kept: int = 0
 
 
 class SourceLook:
     """Notes which landed rows the source has, block by block.
 
-    It does so if the spec asks what is missing, or rows are marked that may be back.
+    It looks at rows that are left out, too, if the spec asks what is missing, or rows are marked
+    that may be back. Else that is not worth the time.
     """
 
     def __init__(self, table: PreparedTable, landed: Landed) -> None:
         self._table, self._landed = table, landed
         self._seen = np.zeros(len(landed), np.bool_)
-        self.is_needed = table.spec.missing is not None or bool(landed.marked.any())
+        self._is_needed = table.spec.missing is not None or bool(landed.marked.any())
+        self._saw_all = True
 
     def note(self, places: NDArray[np.int64]) -> None:
         """Note the places of landed rows whose keys rows of the source have; -1 is none."""
@@ -62,6 +66,9 @@ class SourceLook:
 
     def note_left_out(self, batch: pa.RecordBatch) -> None:
         """Note rows of the source that are left out; their keys may be null."""
+        if not self._is_needed:
+            self._saw_all = False
+            return
         key = self._table.spec.key
         for name in key:
             batch = batch.filter(pc.is_valid(batch.column(name)))
@@ -73,12 +80,11 @@ class SourceLook:
 
         A row on its way is not to be deleted: its answer counts on what it replaces.
         """
-        if not self.is_needed:
-            return MissingRows()
         marked, terms = self._landed.marked, self._table.spec.missing
         back = self._by_part(self._seen & marked)
         if terms is None:
-            return MissingRows(back=back)
+            kept = int((~self._seen).sum()) if self._saw_all else 0
+            return MissingRows(back=back, kept=kept)
         before = np.ones(len(marked), np.bool_) if terms.delete else ~marked
         gone = ~self._seen & before
         if terms.delete and len(flying):

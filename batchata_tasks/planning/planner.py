@@ -30,6 +30,7 @@ from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.summary import Options, PlanSummary
+from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
 
@@ -160,6 +161,8 @@ class Planner:
         summary.pilot = pilot if summary.requests > pilot else 0
         summary.carried = sum(len(rows) for rows in self.carried.values())
         summary.returned = sum(len(keys) for keys in self.missing.back.values())
+        if not isinstance(self._spec, JobsSpec):  # a Batch may have other jobs each time
+            summary.kept_missing = self.missing.kept
         if (terms := self._spec.missing) is not None:
             summary.deleted = self.missing.rows if terms.delete else 0
             summary.marked = 0 if terms.delete else self.missing.rows
@@ -187,7 +190,7 @@ class Planner:
         numbers = block.numbers(self.summary.source_rows)
         rows = RowBlock(block.rows, numbers, self._spec.key)
         counted = rows.take(self._builder.kept(rows))
-        if look.is_needed and len(counted) < len(rows):
+        if len(counted) < len(rows):
             look.note_left_out(block.rows)
         self.summary.source_rows += len(rows)
         self.summary.filtered += len(rows) - len(counted)

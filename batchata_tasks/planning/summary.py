@@ -32,6 +32,7 @@ class PlanSummary:
     carried: int = 0  # only carried columns changed: rewritten, nothing sent
     marked: int = 0  # the source lacks them since now: marked so
     deleted: int = 0  # the source lacks them: taken out of the dataset
+    kept_missing: int = 0  # the source lacks them: they stay as they are; 0 if that is unknown
     returned: int = 0  # the source has them again: marked no more
     # answers that landed and the response model cannot hold: they stay in `_response` alone
     misfits: dict[str, int] = field(default_factory=dict[str, int])

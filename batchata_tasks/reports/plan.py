@@ -26,7 +26,7 @@ from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.refresh import going_on, going_on_words
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import what_lacks
-from batchata_tasks.pipeline.revalidation import KeptAnswers
+from batchata_tasks.pipeline.revalidation import valid_by_now
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.missing import require_whole_source
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk, Ledger, RunRow
     from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.prepare import PreparedRun
-    from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.spec.run import RunSpec
 
 
@@ -89,7 +88,7 @@ def preview(
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run, stop = _open_run(ready, ledger, dataset_id)
         ways = _in_the_way(ready, ledger, dataset_id, unfinished, options)
-        valid = _valid_by_now(ready, summary)
+        valid = valid_by_now(ready.table, summary)
     return Preview(
         spec=spec,
         summary=summary,
@@ -149,16 +148,6 @@ def _planner(
     planner = Planner(ready.table, folder, dataset_id, options, claimed=claimed, legacy=legacy)
     settled.note(planner.summary)
     return planner
-
-
-def _valid_by_now(ready: PreparedRun, summary: PlanSummary) -> int:
-    """Return how many rows have an answer that today's response model takes, though not before."""
-    asked_for = summary.exhausted or {"schema", "failed"} & summary.reasons.keys()
-    answers = ready.table.answers
-    if not asked_for or answers.own:
-        return 0
-    report, _ = KeptAnswers(ready.table.dataset, answers).look()
-    return report.gained
 
 
 def _stopped(ready: PreparedRun, run: RunRow | None, options: Options) -> str | None:

@@ -137,6 +137,7 @@ class Preview:
             "  too large to send": summary.too_large,
             "  carried only": summary.carried,
             "  sent before": summary.recovered,
+            "  not in the source any more, kept": summary.kept_missing,
             "  to be marked": summary.marked,
             "  to be deleted": summary.deleted,
             "  back again": summary.returned,

@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
     WrapValidator,
     field_validator,
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"[0-9]+(\.[0-9]+)?[smhd]"
+_NO_TIME = {
+    "time_limit": "write one such as 90m, or leave it out if there is no limit.",
+    "retention": "write one such as 30d; to keep no files at all, write `raw_files: false`.",
+}
 _REASONS = ("new", "input", "prompt", "model", "schema", "failed")
 Reason = Literal["new", "input", "prompt", "model", "schema", "failed"]
 
@@ -130,9 +135,14 @@ class RunSpec(BaseModel, ABC):
 
     @field_validator("time_limit", "retention")
     @classmethod
-    def _a_duration(cls, value: str | None) -> str | None:
-        if value is not None and not (re.fullmatch(_DURATION, value) and float(value[:-1])):
+    def _a_duration(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if not re.fullmatch(_DURATION, value):
             message = "write it as a number and a unit, such as 90m or 6h (s, m, h, d)."
+            raise ValueError(message)
+        if not float(value[:-1]):
+            message = f"{value} is no time: {_NO_TIME[str(info.field_name)]}"
             raise ValueError(message)
         return value
 

@@ -92,6 +92,7 @@ def test_rows_stay_as_they_are_unless_the_spec_says_otherwise(table: Table) -> N
     table.run()
     before = table.rows()
     leave(table, "k0", "k1")
+    assert ("  not in the source any more, kept", "2") in preview(table.spec(), Settings()).lines()
     receipt = table.run()
     assert table.rows() == before
     assert "_missing_since" not in before[0]

@@ -57,6 +57,13 @@ class Label(BaseModel):
 """
 
 
+TO_BE_SENT = "of another response model: unchanged, and sent again by the next run"
+STAY = (
+    "which landed under the same schema: they stay valid in the dataset, with their values, and no "
+    "run sends them again, but one with `--refresh`, which sends all"
+)
+
+
 @pytest.fixture
 def table(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(tmp_path))
@@ -131,13 +138,31 @@ def test_what_a_model_does_not_take_stays_and_is_told(table: Table) -> None:
     table.run()
     first = table.rows()
     report = revalidated(table, response_schema=WITH_SCORE)
-    assert report.no_longer_valid == 12
+    assert (report.no_longer_valid, report.no_longer_valid_to_send) == (12, 12)
+    assert ("No longer valid", f"12 rows, {TO_BE_SENT}") in report.lines()
     assert report.example is not None
     assert "id='k" in report.example
     assert "score" in report.example
     kept = [{name: row[name] for name in first[0]} for row in table.rows()]
     assert kept == first
     assert preview(table.spec(response_schema=WITH_SCORE), Settings()).summary.requests == 12
+
+
+def test_what_only_a_stricter_validator_refuses_stays_valid(table: Table) -> None:
+    """Nothing of such a row changes, and no run sends it; the report says just that."""
+    table.run(**model(table, ("",)))
+    first = table.rows()
+    strict = model(table, ("x", "y"))
+    refused = sum(row["label"] in "xy" for row in first)
+    report = revalidated(table, **strict)
+    assert 0 < refused < 12
+    assert (report.no_longer_valid, report.no_longer_valid_to_send) == (refused, 0)
+    lines = dict(report.lines())
+    assert lines["No longer valid"] == f"{refused} rows, {STAY}"
+    assert "no such label" in lines["For example"]
+    assert table.rows() == first
+    assert table.run(**strict).plan["requests"] == 0
+    assert table.rows() == first
 
 
 def test_a_dry_run_writes_nothing(table: Table) -> None:

@@ -61,16 +61,34 @@ def test_the_first_lines_tell_what_it_costs(table: Table) -> None:
     assert not any("about to send" in line for line in again.lines)
 
 
-def test_rows_that_another_response_model_sends_again_are_told(table: Table) -> None:
-    """Their answers may be kept for free, and a run does not find out by itself."""
+def test_answers_that_need_not_be_paid_for_again_are_told(table: Table) -> None:
+    """How many of them today's response model takes is said before anything is sent, as in a plan.
+
+    Nothing is said of a model that takes none of them.
+    """
     run(table, Person(agrees=True))
-    person = Person(agrees=True)
+    label = {"type": "string"}
+    for names, kept in ((["label", "score"], 0), (["label"], ROWS)):
+        model = {"type": "object", "properties": dict.fromkeys(names, label), "required": names}
+        assert preview(table.spec(response_schema=model)).valid_by_now == kept
+        person = Person(agrees=True)
+        run(table, person, response_schema=model)
+        (before,) = [line for line in person.lines if line.startswith("about to send")]
+        told = (
+            "20 rows of the dataset have an answer that today's response model takes: `batchata "
+            "revalidate SPEC` instead keeps it, for free, and what is left to send is less."
+        )
+        following = person.lines[person.lines.index(before) + 1]
+        assert (following == told) == (told in person.lines) == bool(kept)
+
+
+def test_a_row_that_is_sent_whatever_becomes_of_its_answer_does_not_count(table: Table) -> None:
+    """Its input changed, too: to revalidate it would keep nothing from being paid for."""
+    run(table, Person(agrees=True))
+    table.values[0]["text"] = "another one"
+    table.write()
     model = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
-    run(table, person, response_schema=model)
-    assert (
-        "20 rows of them for another response model: `batchata plan` says how many of their "
-        "answers `batchata revalidate` would keep, for free."
-    ) in person.lines
+    assert preview(table.spec(response_schema=model)).valid_by_now == ROWS - 1
 
 
 def test_a_pilot_and_a_limit_are_told(table: Table) -> None:
