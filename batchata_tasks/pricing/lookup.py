@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from difflib import get_close_matches
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from genai_prices import Usage as _PricedUsage
 from genai_prices import calc_price
 
+from batchata_tasks.common.installed import version_of
 from batchata_tasks.common.money import PICO
 from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 from batchata_tasks.providers import is_built_in, is_of_family
@@ -63,7 +63,7 @@ def published_rates(provider: str, model: str, *, surcharge: int = 0) -> Rates |
     batch, listed = _published(provider, model, surcharge)
     if batch is None or listed is None:
         return None
-    source = f"genai-prices {version('genai-prices')}"
+    source = f"genai-prices {version_of('genai-prices')}"
     return _rates(batch, listed, f"{source} + {surcharge} %, regional" if surcharge else source)
 
 

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.installed import entry_points_of
 from batchata_tasks.providers.keys import mask_too
 from batchata_tasks.providers.model_names import batch_models, did_you_mean
 
@@ -118,7 +118,7 @@ def _place(adapter: _Place) -> tuple[str, str]:
 @cache
 def _load_installed() -> None:
     """Import the modules that installed packages name, so that they register their providers."""
-    for point in entry_points(group=_GROUP):
+    for point in entry_points_of(_GROUP):
         try:
             point.load()
         except (ImportError, AttributeError) as error:

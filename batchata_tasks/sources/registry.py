@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.installed import entry_points_of
 from batchata_tasks.sources.csv import CsvTable
 from batchata_tasks.sources.csv_format import DELIMITERS
 from batchata_tasks.sources.excel import ENDINGS, ExcelSheet
@@ -99,7 +99,7 @@ def all_endings() -> str:
 @cache
 def _load_installed() -> None:
     """Import what installed packages name, once; each registers its kinds."""
-    for entry in entry_points(group=_GROUP):
+    for entry in entry_points_of(_GROUP):
         try:
             loaded: Any = entry.load()
         except ImportError as error:
