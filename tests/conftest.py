@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import socket
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import anthropic
@@ -22,6 +23,7 @@ from hypothesis import settings
 from batchata_tasks.emulator import Emulator
 from batchata_tasks.ledger import engine
 from batchata_tasks.providers import registry
+from tests.support.dialect import sharing_one_dialect
 from tests.support.launcher import FOLDER
 from tests.support.ledgers import Databases, PostgresDatabases, SqliteFiles
 from tests.support.postgres import LazyServer, Server
@@ -29,9 +31,7 @@ from tests.support.prefect_server import migrated_database
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import URL, Engine
+    from collections.abc import Generator, Iterator
 
 _OURS = ("ANTHROPIC_", "OPENAI_", "HOUSE_", "BATCHATA_", "PREFECT_")
 _END = "-----END CERTIFICATE-----"
@@ -64,6 +64,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run tests that are marked `in_turn` for each provider, not for one of them",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no cycles while tests are collected, nor ever among what was made by then.
+
+    Modules and tests are a million objects that stay, and each look would walk over all of them.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -139,24 +153,9 @@ def _one_command_line() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_dialect() -> Iterator[None]:
-    """Have all SQLite ledgers of the session compile each statement once.
-
-    Each test opens ledgers of its own, and each engine has an empty cache of compiled statements:
-    filling it took a sixth of the suite's time.
-    """
-    create = engine.create_engine
-    first = create("sqlite://")
-    first.connect().close()  # which tells the dialect what this SQLite can do
-
-    def sharing(url: URL, **options: Any) -> Engine:
-        made = create(url, **options)
-        if url.get_backend_name() == "sqlite":
-            made.dialect = made.pool._dialect = first.dialect
-            made._compiled_cache = first._compiled_cache
-        return made
-
+    """Have all SQLite ledgers of the session compile each statement once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "create_engine", sharing)
+        patch.setattr(engine, "create_engine", sharing_one_dialect())
         yield
 
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
+from tests.support.dialect import compile_all
 from tests.support.money.verdicts import told
 from tests.support.paths import ROOT
 from tests.support.recovery.boundaries import armed
@@ -274,13 +275,14 @@ def _import_all() -> None:
     """
     for name in (
         "anthropic",
+        "encodings.idna",
         "httpx2",
         "openai",
         "opentelemetry.propagate",
         "pandas",  # which pyarrow imports at its first table
         "pyarrow.dataset",
-        "sqlalchemy.dialects.sqlite",
         "rich.live",
+        "rich.panel",
         "rich.progress",
         "rich.table",
         "typer",
@@ -297,6 +299,7 @@ def _import_all() -> None:
     import_module("batchata_tasks.pricing.lookup").published_rates("openai", "gpt-6-luna")
     import_module("batchata_tasks.planning.estimate")._tokenizer()
     httpx2.Client().close()
+    compile_all(Path(sys.argv[1]).with_suffix(".db"))  # by `tempfile` it would fix its folder
 
 
 def _program(arguments: list[str]) -> None:
