@@ -68,10 +68,13 @@ class File:
 
         Local files are read without Python: Arrow reads ahead in threads of its own, and a thread
         that is still about to call a Python stream when the program ends would abort it.
+
+        Nor are they closed by hand, but once nobody holds them: such a thread would go on to read
+        from the file's number, and take from the file that is opened next what its reader never
+        sees.
         """
         if self.is_local:
-            with pa.OSFile(self.path) as stream:
-                yield stream
+            yield pa.OSFile(self.path)
         else:
             # file systems live as long as the process, and remote ones keep listings with old sizes
             self.filesystem.invalidate_cache()
@@ -99,7 +102,7 @@ class File:
                 )
                 raise SourceError(message)
             if codec is not None:
-                stream = stack.enter_context(pa.CompressedInputStream(stream, codec))
+                stream = pa.CompressedInputStream(stream, codec)  # not closed either, see `raw`
             yield stream
 
     @contextmanager

@@ -9,6 +9,7 @@ import os
 import sys
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources.csv_format import CsvFormat
+from batchata_tasks.sources.files import found
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.registry import register
 from batchata_tasks.sources.source import Block, Place, ReadOptions
@@ -27,7 +29,6 @@ from tests.support.rows import python_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from batchata_tasks.sources.files import File
 
@@ -257,6 +258,28 @@ def test_a_cut_file_is_told(tmp_path: Path, name: str) -> None:
 
 
 # --- how CSV files are written --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_stays_open_as_long_as_it_may_be_read(tmp_path: Path, *, compressed: bool) -> None:
+    """A reader that is left early reads ahead in a thread, from the number that its file has.
+
+    If the file was closed by then, the next one to be opened would have the number, and lose what
+    that thread takes: a table of some megabytes lost a block of its rows on a busy machine.
+    """
+    path = tmp_path / "t.csv"
+    path.write_bytes(gzip.compress(b"id\n1\n") if compressed else b"id\n1\n")
+
+    def is_open() -> bool:
+        numbers = Path("/proc/self/fd").iterdir()
+        return any(number.exists() and number.samefile(path) for number in numbers)
+
+    ((file,), _) = found(str(path))
+    with file.opened() as stream:
+        assert stream.read() == b"id\n1\n"
+    assert is_open()
+    del stream
+    assert not is_open()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "latin-1", "utf-16", "utf-8-sig"])
