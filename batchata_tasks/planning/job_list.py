@@ -17,7 +17,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.spec.job import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from batchata_tasks.spec.job import Roles
 
@@ -163,7 +163,7 @@ class JobList(MutableSequence[Job]):
                 yield one
             elif one[1] not in seen:
                 seen.add(one[1])
-                yield forms[one[1]].job_of(one[0], one[2])
+                yield self._object(one, forms)
 
     @overload
     def __getitem__(self, index: int) -> Job: ...
@@ -174,9 +174,15 @@ class JobList(MutableSequence[Job]):
             return [self[place] for place in range(len(self))[index]]
         one = self._jobs[index]
         if isinstance(one, tuple):
-            job_id, place, texts = one
-            one = self._jobs[index] = self.forms[place].job_of(job_id, texts)
+            one = self._jobs[index] = self._object(one, self.forms)
         return one
+
+    @staticmethod
+    def _object(one: Job | PlainJob, forms: Sequence[JobForm]) -> Job:
+        if isinstance(one, Job):
+            return one
+        job_id, place, texts = one
+        return forms[place].job_of(job_id, texts)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, slice):
@@ -193,6 +199,23 @@ class JobList(MutableSequence[Job]):
     def insert(self, index: int, value: Job) -> None:
         """Insert a job before the one at a place."""
         self._jobs.insert(index, _job(value))
+
+    def sort(self, *, key: Callable[[Job], Any], reverse: bool = False) -> None:
+        """Sort the jobs in place, as a list does."""
+        forms = self.forms
+        self._jobs.sort(key=lambda one: key(self._object(one, forms)), reverse=reverse)
+
+    def copy(self) -> JobList:
+        """Return another list of the same jobs."""
+        return JobList(self)
+
+    def __add__(self, other: Iterable[Job]) -> JobList:
+        both = self.copy()
+        both.extend(other)
+        return both
+
+    def __radd__(self, other: Iterable[Job]) -> JobList:
+        return JobList(other) + self
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, list | JobList):

@@ -169,7 +169,7 @@ def test_a_change_to_one_job_is_its_own(tmp_path: Path) -> None:
 
 
 def test_it_is_a_list(tmp_path: Path) -> None:
-    """Jobs can be appended, replaced, removed, compared and counted."""
+    """Jobs can be appended, replaced, removed, sorted, copied, joined, compared and counted."""
     batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE)
     for name in "abc":
         batch.add_job(id=name, prompt=name)
@@ -181,6 +181,13 @@ def test_it_is_a_list(tmp_path: Path) -> None:
     assert batch.jobs == [Job(name, CLAUDE, prompt=name) for name in "efcd"]
     assert batch.jobs != [Job("e", CLAUDE, prompt="e")]
     assert batch.jobs != "efcd"
+    more = [Job("g", CLAUDE, prompt="g")]
+    both = batch.jobs.copy() + more
+    assert list(both.ids()) == list("efcdg")
+    assert list((more + batch.jobs).ids()) == list("gefcd")
+    both.sort(key=lambda job: job.id, reverse=True)
+    assert list(both.ids()) == list("gfedc")
+    assert list(batch.jobs.ids()) == list("efcd")
     assert repr(batch.jobs) == "<4 jobs>"
     with pytest.raises(IndexError):
         _ = batch.jobs[4]
