@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import os
+import subprocess
 import sys
 from datetime import date
 from decimal import Decimal
@@ -25,7 +26,9 @@ from batchata_tasks.sources.files import found
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.registry import register
 from batchata_tasks.sources.source import Block, Place, ReadOptions
+from tests.support.paths import ROOT
 from tests.support.rows import python_rows
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -476,6 +479,48 @@ def test_a_package_can_add_a_kind(tmp_path: Path) -> None:
     assert rows(tmp_path / "*.words*") == [{"word": "one"}, {"word": "two"}]
     with pytest.raises(SourceError, match=r"'.csv' is taken by csv"):
         register("words", (".csv",), Words)
+
+
+def test_an_installed_package_adds_kinds_and_schemes(tmp_path: Path) -> None:
+    """Its entry point is all that a process needs; a broken one is a sentence."""
+    site = tmp_path / "site/words-1.0.dist-info"
+    site.mkdir(parents=True)
+    (site / "METADATA").write_text("Metadata-Version: 2.1\nName: words\nVersion: 1.0\n")
+    (site.parent / "words.py").write_text(
+        "from batchata_tasks.sources.opening import open_source\n"
+        "from batchata_tasks.sources.registry import kind_of, register, register_scheme\n"
+        "register('words', ('.words',), kind_of('.csv')[1])\n"
+        "register_scheme('words', lambda url, options: "
+        "open_source(url.partition('://')[2], options))\n"
+    )
+    (tmp_path / "t.words").write_text("id,a\n1,one\n")
+    code = (
+        "import sys; from batchata_tasks.sources.opening import open_source\n"
+        "for url in sys.argv[1:]:\n"
+        "    blocks = open_source(url).batches(['id', 'a'])\n"
+        "    print([row for block in blocks for row in block.rows.to_pylist()])\n"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(site.parent), str(ROOT)]),
+    }
+
+    def read(entry: str) -> subprocess.CompletedProcess[str]:
+        (site / "entry_points.txt").write_text(f"[batchata.sources]\n{entry}\n")
+        command = [sys.executable, "-c", code, "t.words", "words://t.words"]
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    done = read("words = words")
+    assert done.stdout == "[{'id': '1', 'a': 'one'}]\n" * 2, done.stderr
+    assert "the package of the entry point 'gone' fails" in read("gone = no_such_module").stderr
 
 
 @pytest.mark.parametrize(
