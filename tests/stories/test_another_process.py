@@ -33,7 +33,7 @@ from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.schema.answers import AnswerSchemas
 from tests.support.books import check_money, run_with
 from tests.support.table import Table, open_batches
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -315,7 +315,7 @@ def test_a_step_elsewhere_ends_when_the_run_is_left(
 
     with open_batches(one.emulator), pytest.raises(LeaseError):
         run_with(one, replace(elsewhere.steps(), poll=poll))
-    assert polled.wait(20)
+    assert polled.wait(PATIENCE)
     assert run_with(one, elsewhere.steps()).outcomes == {"succeeded": 4}
     assert accepted(one) == (4, 0)
 

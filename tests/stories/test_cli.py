@@ -25,7 +25,7 @@ from batchata_tasks.progress.console import for_console
 from batchata_tasks.reports.rows import rows_table
 from tests.support.commands import batchata, start
 from tests.support.table import Table
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -367,7 +367,7 @@ def test_the_emulator_says_how_to_be_used() -> None:
         until(lambda: "OPENAI_API_KEY" in running.stdout)
         url = re.search(r"http://127\.0\.0\.1:\d+", running.stdout)
         assert url is not None
-        with urllib.request.urlopen(f"{url.group()}/_emulator/health", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url.group()}/_emulator/health", timeout=PATIENCE) as answer:
             assert answer.status == 200
         running.send_signal(signal.SIGINT)
         running.wait()

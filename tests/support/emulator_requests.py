@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator
 
+from tests.support.waiting import PATIENCE
+
 if TYPE_CHECKING:
     import openai
     from openai.types import Batch
@@ -96,7 +98,7 @@ def http(
     url: str, method: str, path: str, *, headers: dict[str, str], content: Any = None
 ) -> tuple[int, dict[str, str], bytes]:
     """Make a call without an SDK; return the status, the headers and the body."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
     try:
         sent = content if content is None or isinstance(content, bytes) else json.dumps(content)
         connection.request(method, urlsplit(url).path + path, sent, headers)

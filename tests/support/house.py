@@ -36,6 +36,7 @@ from batchata_tasks.providers.sdk import CERTAIN_REFUSALS
 from batchata_tasks.providers.wire import is_api_error
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +79,9 @@ class HouseProvider(Provider):
     def __init__(self) -> None:
         check_environment(self.key_variables, "HOUSE_BASE_URL")
         self._http = httpx2.Client(
-            base_url=self.base_url, headers={"Authorization": f"Bearer {self.secret}"}, timeout=20
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {self.secret}"},
+            timeout=PATIENCE,
         )
 
     @property

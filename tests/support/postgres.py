@@ -24,6 +24,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.waiting import PATIENCE
+
 # what is written need not outlive the machine; the rest is the server's default
 _SETTINGS = {
     "fsync": "off",
@@ -152,7 +154,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             **self._user,
         )
-        for _ in range(600):
+        for _ in range(int(PATIENCE / 0.05)):
             try:
                 self.connect().close()
             except psycopg.OperationalError:
@@ -171,7 +173,7 @@ class Server:
         self._connections.clear()
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(30)
+            self._process.wait(PATIENCE)
             self._process = None
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
@@ -183,7 +185,7 @@ class Server:
             password=self.password,
             dbname=database,
             autocommit=True,
-            connect_timeout=5,
+            connect_timeout=60,
         )
 
     def run(self, statement: str, *names: str, database: str = "postgres") -> list[tuple[Any, ...]]:

@@ -565,7 +565,7 @@ def test_a_callback_can_shut_its_run_down(batch: Batch, emulator: Emulator) -> N
     run = BatchRun(batch.config, batch.jobs)
     run.set_on_progress(callback, interval=0.05)
     run.start()
-    run._over.wait(60)
+    run._over.wait(PATIENCE)
     assert (run.done, len(told)) == (True, 1)
 
 
@@ -724,7 +724,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(
         lambda stats, _elapsed, _batches: calls.set() if stats["completed"] else None, 0.02
     )
     run.start()
-    assert calls.wait(60)
+    assert calls.wait(PATIENCE)
     run.shutdown(wait_for_active=False)
     assert sent(emulator) > 0
     for path in tmp_path.glob("ledger.db*"):

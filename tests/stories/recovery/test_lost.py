@@ -47,7 +47,7 @@ from tests.support.operations import cancel, preview, reconcile, runs_overview
 from tests.support.stuck import left_overdue
 from tests.support.table import Table
 from tests.support.unclear import in_state, leave_in_doubt
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,9 +284,9 @@ def test_what_was_reserved_for_unsent_rows_is_not_left_behind_by_a_rebuild(
     both, sent = threading.Barrier(2, lambda: back_up(tmp_path)), threading.Event()
 
     def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
-        both.wait(20)  # money is reserved for both
+        both.wait(PATIENCE)  # money is reserved for both
         if context_of(ref).ledger.chunk(chunk_id).start:
-            sent.wait(20)
+            sent.wait(PATIENCE)
             raise KeyboardInterrupt
         submitted = Steps().submit(ref, chunk_id)
         sent.set()

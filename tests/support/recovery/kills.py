@@ -16,6 +16,7 @@ from tests.support.recovery.person import decide, held_rows
 from tests.support.recovery.place import LEASE, Place
 from tests.support.recovery.reader import Reader
 from tests.support.recovery.troubles import add_troubles, named
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     import random
@@ -126,7 +127,7 @@ def stop_one(place: Place, rng: random.Random, duration: float, tally: Tally) ->
     tally.stops += 1
     tally.stages.update(f"{stage} (stopped)" for stage in place.stages())
     other = place.take_over(**short)
-    code = other.wait(120)
+    code = other.wait(PATIENCE)
     tally.starts += 2
     if code != 0 and not (code == SOME_HELD and held_rows(other)):
         tally.problems.append(f"a run that took over ended with exit code {code}:\n{other.text()}")

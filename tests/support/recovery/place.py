@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from batchata_tasks.emulator import EmulatorProcess, answer_text
 from tests.support.launcher import ROOT, Launcher, Run
 from tests.support.ledger_look import LedgerLook
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -171,7 +172,7 @@ class Place(LedgerLook):
 
     def take_over(self, **env: str) -> Run:
         """Start runs until one gets the lease that a stopped run lets expire."""
-        deadline = time.monotonic() + 6 * LEASE
+        deadline = time.monotonic() + PATIENCE
         while True:
             run = self.start(**env)
             if self.until(lambda run=run: self.held_by(run), run):
@@ -214,7 +215,7 @@ class Place(LedgerLook):
         return False
 
     def until(
-        self, condition: Callable[[], object], run: Run | None = None, timeout: float = 120.0
+        self, condition: Callable[[], object], run: Run | None = None, timeout: float = PATIENCE
     ) -> bool:
         """Wait until a condition holds; False when the run ended first."""
         deadline = time.monotonic() + timeout

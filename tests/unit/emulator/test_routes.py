@@ -21,6 +21,7 @@ from tests.support.emulator_requests import (
     jsonl,
     rows,
 )
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,7 @@ def test_a_client_gives_up_on_a_slow_create_that_was_accepted(
     control.faults(kind="slow_after", route="create", seconds=5, nth=1)
     with pytest.raises(anthropic.APITimeoutError):
         claude.messages.batches.create(requests=entries("a"), timeout=1)
-    (batch,) = claude.messages.batches.list().data
+    (batch,) = until(lambda: claude.messages.batches.list().data)
     assert batch.request_counts.succeeded == 1
 
 

@@ -20,7 +20,7 @@ import pytest
 from batchata_tasks import emulator as package
 from batchata_tasks.emulator import ControlClient, Emulator, EmulatorError, EmulatorProcess
 from tests.support.emulator_requests import ANTHROPIC_HEADERS, chats, entries, http, params
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_the_process_prints_its_url_and_ends_with_its_parent() -> None:
         url = child.stdout.readline().strip()
         assert ControlClient(url).ledger()["anthropic"]["batches_accepted"] == 0
         child.stdin.close()
-        assert child.wait(10) == 0
+        assert child.wait(PATIENCE) == 0
         assert child.stdout.read() == child.stderr.read() == ""
 
 
@@ -130,7 +130,6 @@ def test_a_batch_of_the_largest_size(process: EmulatorProcess) -> None:
         }
     )
     url = process.anthropic_url
-    start = time.monotonic()
     answer: dict[str, Any] = {}
 
     def create() -> None:
@@ -140,20 +139,19 @@ def test_a_batch_of_the_largest_size(process: EmulatorProcess) -> None:
 
     thread = threading.Thread(target=create)
     thread.start()
-    slowest = 0.0
+    answered = 0
     while thread.is_alive():
-        asked = time.monotonic()
         process.control.now()
-        slowest = max(slowest, time.monotonic() - asked)
+        answered += 1
         time.sleep(0.02)
     thread.join()
+    assert answered > 3  # so it did not wait for the whole of it
     path = f"/v1/messages/batches/{answer['id']}"
     _, _, got = http(url, "GET", path, headers=ANTHROPIC_HEADERS)
     assert orjson.loads(got)["request_counts"]["succeeded"] == 100_000
     _, _, got = http(url, "GET", f"{path}/results", headers=ANTHROPIC_HEADERS)
     assert got.count(b"\n") == 100_000
     assert process.control.ledger()["anthropic"]["requests_billed"] == 100_000
-    assert slowest < (time.monotonic() - start) / 3  # so it did not wait for the whole of it
     assert memory(process.pid) < 600
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +18,7 @@ from batchata_tasks.progress.listener import silent
 from batchata_tasks.providers import provider_type
 from batchata_tasks.reports.plan import preview
 from tests.support.table import MODELS, Table
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,14 +106,14 @@ def test_a_call_under_way_is_not_cut_off(
 
     def slow(*words: Any) -> Any:
         creating.set()
-        answered.wait(20)
+        answered.wait(PATIENCE)
         return create(*words)
 
     monkeypatch.setattr(provider_type(table.provider), "create", slow)
     progress = silent()
 
     def leave() -> None:
-        creating.wait(20)
+        creating.wait(PATIENCE)
         assert progress.handle is not None
         progress.handle.abandon()
 
@@ -124,10 +124,7 @@ def test_a_call_under_way_is_not_cut_off(
     leaving.join()
     assert adapters.made > adapters.closed == 0
     answered.set()
-    until = time.monotonic() + 20
-    while any(thread.name == "chunk" for thread in threading.enumerate()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    until(lambda: all(thread.name != "chunk" for thread in threading.enumerate()))
 
 
 def test_a_provider_by_itself_is_closed_by_its_user(table: Table, adapters: Adapters) -> None:

@@ -53,6 +53,7 @@ class Told:
 
     def __init__(self, table: Table, **changes: Any) -> None:
         self.notes: list[str] = []
+        self._control = table.emulator.control
         self._found: list[Any] = []
         self._thread = threading.Thread(target=self._run, args=(table, changes))
         self._thread.start()
@@ -68,8 +69,13 @@ class Told:
     def tells(self, text: str) -> None:
         until(lambda: any(text in note for note in self.notes))
 
+    def looks_at_one(self) -> None:
+        """Wait until it asks for a batch by its id: it has seen it in a list."""
+        self._control.faults(kind="slow", route="get", nth=10**9)  # only counts
+        until(lambda: self._control.list_faults()[-1]["calls"])
+
     def end(self) -> Receipt:
-        self._thread.join(90)
+        self._thread.join(PATIENCE)
         (found,) = self._found
         if isinstance(found, BaseException):
             raise found
@@ -154,7 +160,7 @@ def test_a_batch_that_is_accepted_late_is_adopted(
     table: Table, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """A batch that appears within the grace is found then, and never sent again."""
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "2")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "60")
     table.emulator.control.faults(kind="accept_delay", seconds=seconds, nth=1)
     assert table.run().outcomes == {"succeeded": ROWS}
     check_once(table)
@@ -165,7 +171,7 @@ def test_a_list_that_lags_hides_nothing(table: Table, monkeypatch: pytest.Monkey
 
     The while is shorter than the grace.
     """
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "2")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "60")
     table.emulator.control.faults(kind="list_lag", seconds=0.8, nth=1)
     table.emulator.control.faults(kind="drop_after", nth=1)
     assert table.run().outcomes == {"succeeded": ROWS}
@@ -318,7 +324,7 @@ def test_a_candidate_that_went_away_unjudged_is_held(anthropic: Table) -> None:
     run = Told(anthropic)
     run.tells("Looking it up")
     until(lambda: len(anthropic.emulator.control.ledger()["creates"]) == 1)
-    time.sleep(0.6)  # it has been listed by then
+    run.looks_at_one()
     anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
     receipt = run.end()
     assert (receipt.exit_code, receipt.held_rows, receipt.result) == (3, ROWS, "some_rows_failed")
@@ -350,7 +356,7 @@ def test_held_rows_do_not_hold_up_others(anthropic: Table) -> None:
     anthropic.emulator.control.faults(kind="drop_after", nth=1)
     run = Told(anthropic, items_per_batch=2, max_parallel_batches=1)
     run.tells("Looking it up")
-    time.sleep(0.6)
+    run.looks_at_one()
     anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
     receipt = run.end()
     assert (receipt.exit_code, receipt.held_rows, receipt.outcomes) == (3, 2, {"succeeded": 3})
@@ -374,7 +380,7 @@ def test_money_of_held_rows_is_not_waited_for(anthropic: Table) -> None:
     limit = float(usd(plan.bound * 3 // ROWS))  # three of the five rows
     run = Told(anthropic, items_per_batch=2, max_parallel_batches=1, cost_limit_usd=limit)
     run.tells("Looking it up")
-    time.sleep(0.6)
+    run.looks_at_one()
     anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
     receipt = run.end()
     assert (receipt.exit_code, receipt.held_rows, receipt.unsent_rows) == (4, 2, 2)

@@ -21,6 +21,7 @@ from tests.support.books import check_money
 from tests.support.operations import preview, reconcile, runs_overview
 from tests.support.stuck import add_rows, limited, stick, told
 from tests.support.table import APIS, MODELS, Table
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +108,7 @@ def test_a_run_goes_on_once_another_batch_of_it_has_landed(table: Table) -> None
         polled = Steps().poll(ref, chunk_id)
         with turn:
             if order:
-                failed.wait(20)
+                failed.wait(PATIENCE)
             order.append(chunk_id)
         return polled
 
@@ -249,7 +250,7 @@ def test_a_batch_that_landed_beside_the_first_one_hides_no_later_ones(table: Tab
     both, turn = threading.Barrier(2), threading.Lock()
 
     def poll(ref: RunRef, chunk_id: str) -> dict[str, Any]:
-        both.wait(20)  # both are sent
+        both.wait(PATIENCE)  # both are sent
         return Steps().poll(ref, chunk_id)
 
     def collect(ref: RunRef, chunk_id: str) -> dict[str, Any]:

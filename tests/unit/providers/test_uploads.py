@@ -12,6 +12,7 @@ from batchata_tasks.providers import provider_type
 from batchata_tasks.providers.openai.files import TIDY
 from batchata_tasks.providers.request_file import write_request_file
 from tests.support.answering import answering
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,7 +176,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Mon
 
     def silent(_: Asked) -> Answer:
         def nothing() -> Iterator[bytes]:
-            released.wait(10)
+            released.wait(PATIENCE)
             yield b""
 
         return nothing()
