@@ -125,9 +125,19 @@ class Elsewhere:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
-    """Return two processes that live for all of the tests, as those of a task runner do."""
-    with ProcessPoolExecutor(2, get_context("spawn")) as made:
-        yield made
+    """Return two processes that live for all of the tests, as those of a task runner do.
+
+    What they need is imported once for both.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, "anthropic", "openai"])
+    with pytest.MonkeyPatch.context() as patch:
+        # a fork copies no threads, which these would start when they are imported
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")
+        patch.setenv("JE_ARROW_MALLOC_CONF", "background_thread:false")
+        with ProcessPoolExecutor(2, context) as made:
+            made.submit(os.getpid).result()
+            yield made
 
 
 @pytest.fixture

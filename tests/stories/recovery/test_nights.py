@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -32,8 +33,6 @@ from tests.support.table import Table
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from batchata_tasks.emulator import Emulator
     from tests.support.recovery.trace import Kind
@@ -166,8 +165,11 @@ class Nights(RuleBasedStateMachine):
         rebuild(prepare_run(self.table.spec(items_per_batch=2), Settings()), Settings())
 
 
+@pytest.mark.parametrize(
+    "examples", [4, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.nights])]
+)
 def test_nights_lose_nothing_whatever_dies(
-    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int
 ) -> None:
     """Each key has one row with the answer to its own text, paid once, in a few files.
 
@@ -179,7 +181,7 @@ def test_nights_lose_nothing_whatever_dies(
     run_state_machine_as_test(
         Nights,
         settings=settings(
-            max_examples=8,
+            max_examples=examples,
             stateful_step_count=8,
             deadline=None,
             phases=(Phase.generate,),
