@@ -28,7 +28,7 @@ from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import check_money, run_with, stopping_at
 from tests.support.operations import preview
-from tests.support.table import SCHEMA
+from tests.support.table import SCHEMA, TIME_TO_SEND
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.receipt import Receipt
@@ -271,7 +271,7 @@ def test_a_refresh_that_is_stopped_takes_no_answer_away(table: Table) -> None:
     for _ in range(4):
         table.run(Options(refresh_before=now_us()))
     table.emulator.control.faults(kind="never_ends", share=0.5, count=1)
-    receipt = table.run(Options(refresh_before=now_us()), time_limit="1s")
+    receipt = table.run(Options(refresh_before=now_us()), time_limit=TIME_TO_SEND)
     assert receipt.outcomes == {"canceled": 10, "succeeded": 10}
     assert {row["_status"] for row in table.rows()} == {"succeeded"}
     assert sorted(row["_attempts"] for row in table.rows()) == [4] * 10 + [5] * 10
@@ -357,7 +357,7 @@ def test_a_refresh_that_goes_on_sends_what_was_cancelled(table: Table) -> None:
     """Rows that a time limit cancelled were not asked anew, so that they come next."""
     table.run()
     table.emulator.control.faults(kind="never_ends", share=0.5, count=1)
-    stopped = table.run(Options(refresh_before=now_us()), time_limit="1s")
+    stopped = table.run(Options(refresh_before=now_us()), time_limit=TIME_TO_SEND)
     assert stopped.outcomes == {"canceled": 10, "succeeded": 10}
     assert table.run(Options(refresh_before=now_us())).plan["reasons"] == {"refresh": 10}
     assert sorted(row["_attempts"] for row in table.rows()) == [2] * 20

@@ -25,8 +25,8 @@ from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
 from tests.support.built import request_of
 from tests.support.operations import preview, reconcile
-from tests.support.table import Table
-from tests.support.waiting import until
+from tests.support.table import TIME_TO_SEND, Table
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ class Aside:
             self.error = error
 
     def end(self) -> Receipt:
-        self._thread.join(90)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
@@ -469,7 +469,7 @@ def test_the_time_limit_cancels_what_never_ends_and_lands_what_ran(table: Table)
     The next run sends the rest.
     """
     table.emulator.control.faults(kind="never_ends", share=0.5, count=1)
-    receipt = table.run(time_limit="1s")
+    receipt = table.run(time_limit=TIME_TO_SEND)
     assert (receipt.result, receipt.exit_code) == ("time_limit_reached", 5)
     assert ended(receipt) == {"canceled": ROWS // 2, "succeeded": ROWS // 2}
     assert [batch["ending"] for batch in batches(table)] == ["cancelled"]
@@ -487,7 +487,7 @@ def test_the_time_limit_cancels_what_never_ends_and_lands_what_ran(table: Table)
 def test_the_time_limit_sends_nothing_more(table: Table) -> None:
     """Waiting batches are not sent once the time is over."""
     table.emulator.control.faults(kind="never_ends", share=0.0)
-    receipt = table.run(time_limit="1s", items_per_batch=2, max_parallel_batches=2)
+    receipt = table.run(time_limit=TIME_TO_SEND, items_per_batch=2, max_parallel_batches=2)
     assert (receipt.exit_code, receipt.unsent_rows, ended(receipt)) == (5, 4, {"canceled": 4})
     assert table.ledger()["batches_accepted"] == 2
     table.emulator.control.clear_faults()
@@ -501,7 +501,7 @@ def test_a_batch_cancelled_before_it_was_validated_cost_nothing(openai: Table) -
     Its rows never ran, which is no attempt and costs nothing.
     """
     openai.emulator.control.progress("reads", 2000)
-    receipt = openai.run(time_limit="1s")
+    receipt = openai.run(time_limit=TIME_TO_SEND)
     assert (receipt.exit_code, openai.ledger()["requests_billed"]) == (5, 0)
     assert ended(receipt) == {"canceled": ROWS}
     assert {row["_attempts"] for row in openai.rows()} == {0}
@@ -547,7 +547,7 @@ def ended_by_others(table: Table) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(90)
+        thread.join(PATIENCE)
 
 
 @pytest.mark.parametrize("kind", ["spend_cap", "hard_limit"])

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 # one for each adapter: each provider's usual endpoint, and the other one of OpenAI
 APIS = (*MODELS, "responses")
+# a time limit that passes once the first batches are sent, on a busy machine as well
+TIME_TO_SEND = "3s"
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -25,7 +25,7 @@ from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import billed, opened, run_with, stopping_at
 from tests.support.operations import preview
 from tests.support.table import MODELS, Table, open_batches
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:
             pool.submit(pair.run, table, budget, None, items_per_batch=3)
             for table in (pair.one, pair.two)
         ]
-        receipts = [run.result(90) for run in runs]
+        receipts = [run.result(PATIENCE) for run in runs]
     settled, flying = pair.spent(budget)
     assert (settled, flying) == (billed(pair.one), 0)
     assert settled <= pico_from_usd(budget["limit_usd"])
@@ -206,7 +206,7 @@ def test_a_run_waits_for_the_money_of_another(pair: Pair) -> None:
             time.sleep(0.3)  # several looks
             assert pair.accepted() == 12
             assert not second.done()
-        assert [run.result(60).exit_code for run in (first, second)] == [0, 0]
+        assert [run.result(PATIENCE).exit_code for run in (first, second)] == [0, 0]
     assert pair.accepted() == 24
     assert sum("other runs of the same budget" in note for note in notes) == 1
     assert pair.spent(budget) == (billed(pair.one), 0)
@@ -225,7 +225,7 @@ def test_a_waiting_run_heeds_its_time_limit(claude: Pair) -> None:
                 5,
                 12,
             )
-        assert first.result(60).exit_code == 0
+        assert first.result(PATIENCE).exit_code == 0
     assert claude.accepted() == 12
 
 

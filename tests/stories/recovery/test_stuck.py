@@ -18,7 +18,7 @@ from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from tests.support.books import all_chunks, check_money, money, opened, run_with, stopping_at
 from tests.support.operations import cancel, reconcile, runs_overview
 from tests.support.stuck import a_day_later, add_rows, left_overdue, limited, stick, told
-from tests.support.table import MODELS, Table
+from tests.support.table import MODELS, TIME_TO_SEND, Table
 from tests.support.unclear import in_state, leave_in_doubt
 
 if TYPE_CHECKING:
@@ -291,6 +291,6 @@ def test_one_of_two_batches_that_does_not_end_keeps_nothing_else(
 def test_a_time_limit_bounds_the_wait_for_an_earlier_runs_batches(table: Table) -> None:
     """A spec that was given a time limit since does not wait on for what an older one left."""
     batch = leave_open(table)
-    receipt = table.run(time_limit="1s", prompt="{{ id }}: {{ text }}")
+    receipt = table.run(time_limit=TIME_TO_SEND, prompt="{{ id }}: {{ text }}")
     assert receipt.held_rows == ROWS
     assert batch in " ".join(receipt.warnings)

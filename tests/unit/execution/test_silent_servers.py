@@ -10,6 +10,7 @@ from batchata_tasks.ledger import ChunkState
 from batchata_tasks.providers import pace
 from tests.support.books import check_money
 from tests.support.stuck import told
+from tests.support.table import TIME_TO_SEND
 from tests.support.unclear import in_state
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def test_a_time_limit_ends_a_look_without_an_answer(table: Table, kind: str, can
     control.faults(kind=kind, route="get", seconds=FOR_EVER)
     seconds = FOR_EVER if cancel == "silent" else 0
     control.faults(kind=kind, route="cancel", seconds=seconds)
-    receipt, notes = told(table, time_limit="1s")
+    receipt, notes = told(table, time_limit=TIME_TO_SEND)
     assert (receipt.result, receipt.exit_code) == ("time_limit_reached", 5)
     assert in_state(ChunkState.OVERDUE)
     assert any("cancelling batch" in note for note in notes)
@@ -68,8 +69,8 @@ def test_a_time_limit_ends_what_comes_before_a_create(openai: Table, route: str)
 
 def test_a_create_that_was_sent_is_waited_for_beyond_the_time_limit(table: Table) -> None:
     """It may be accepted: it is not given up, which would leave it in doubt."""
-    table.emulator.control.faults(kind="slow_after", route="create", seconds=1.5)
-    receipt, _ = told(table, time_limit="1s")
+    table.emulator.control.faults(kind="slow_after", route="create", seconds=4)
+    receipt, _ = told(table, time_limit=TIME_TO_SEND)
     assert (receipt.result, in_state(ChunkState.UNCLEAR)) == ("time_limit_reached", [])
     assert table.ledger()["batches_accepted"] == 1
 

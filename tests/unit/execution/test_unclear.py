@@ -18,7 +18,7 @@ from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import all_chunks, check_money, money, opened
 from tests.support.operations import preview
-from tests.support.table import MODELS, Table
+from tests.support.table import MODELS, TIME_TO_SEND, Table
 from tests.support.unclear import leave_in_doubt
 from tests.support.waiting import PATIENCE, until
 
@@ -408,7 +408,7 @@ def test_a_stop_resolves_doubt_and_cancels_what_it_finds(
     table = Table(tmp_path, emulator, "openai", ROWS)
     table.emulator.control.faults(kind="never_ends", share=0.4, nth=1)
     table.emulator.control.faults(kind="drop_after", nth=1)
-    receipt = table.run(time_limit="1s")
+    receipt = table.run(time_limit=TIME_TO_SEND)
     assert (receipt.result, receipt.outcomes) == (
         "time_limit_reached",
         {"canceled": 3, "succeeded": 2},

@@ -407,7 +407,7 @@ def test_a_server_that_is_away_is_waited_for(remote: Place, postgres: Server) ->
         time.sleep(0.3)
         assert not reserved.done()
         postgres.start()
-        assert reserved.result(60) is None
+        assert reserved.result(PATIENCE) is None
     assert remote.ledger.money(remote.runs[0]) == (0, 50)
 
 
