@@ -43,8 +43,8 @@ def announce(run: PlanningRun) -> None:
     if "schema" in run.plan().reasons and (rows := valid_by_now(run.table, run.plan())):
         answers = pluralize(rows, "row of the dataset has", "rows of the dataset have")
         run.log(
-            f"{answers} an answer that today's response model takes: {kept_by(run.spec)} instead "
-            "keeps it, for free, and what is left to send is less."
+            f"{answers} an answer that today's response model takes: stop now, and "
+            f"{kept_by(run.spec)} keeps it for free; this run pays for it again."
         )
     if run.plan().renamed and not run.continued:
         run.log(f"{renamed_words(run.plan().renamed)}.")

@@ -97,6 +97,9 @@ def _form(name: str) -> str:
 
 
 def _budgets(path: Path, name: str) -> dict[str, Any]:
+    if not path.exists():
+        message = f"{path} is a link that leads nowhere; mend it, or remove it."
+        raise ValueError(message)
     try:
         budgets = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

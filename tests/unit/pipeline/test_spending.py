@@ -75,8 +75,8 @@ def test_answers_that_need_not_be_paid_for_again_are_told(table: Table) -> None:
         run(table, person, response_schema=model)
         (before,) = [line for line in person.lines if line.startswith("about to send")]
         told = (
-            "20 rows of the dataset have an answer that today's response model takes: `batchata "
-            "revalidate SPEC` instead keeps it, for free, and what is left to send is less."
+            "20 rows of the dataset have an answer that today's response model takes: stop now, "
+            "and `batchata revalidate SPEC` keeps it for free; this run pays for it again."
         )
         following = person.lines[person.lines.index(before) + 1]
         assert (following == told) == (told in person.lines) == bool(kept)

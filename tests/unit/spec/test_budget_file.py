@@ -145,7 +145,7 @@ def test_a_link_that_leads_nowhere_is_told(tmp_path: Path, where: str) -> None:
     link = tmp_path / where / "budgets.yaml"
     link.unlink()
     link.symlink_to(tmp_path / "gone.yaml")
-    with pytest.raises(SpecError, match=rf"{re.escape(str(link))} cannot be read: .*No such file"):
+    with pytest.raises(SpecError, match=rf"{re.escape(str(link))} is a link that leads nowhere"):
         spec_in(tmp_path / "specs")
 
 
