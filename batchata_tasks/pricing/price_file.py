@@ -6,6 +6,7 @@ Each is dated and names its source, since runs are judged by it long after it wa
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -149,12 +150,15 @@ def load_prices(file: str | None) -> CustomPrices:
         SpecError: the file cannot be read, or anything in it is wrong.
     """
     path = from_home(file or _DEFAULT, "BATCHATA_PRICES")
-    if not file and not path.is_file():
+    # a link that leads nowhere is an error: whoever made it counts on its rates
+    if not file and not os.path.lexists(path):
         return CustomPrices()
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         message = f"BATCHATA_PRICES: there is no file {path}; fix or unset the variable."
+        if not file:
+            message = f"{path}: the link leads nowhere; fix or remove it."
         raise SpecError(message) from None
     except OSError as error:
         message = (

@@ -363,3 +363,10 @@ def test_the_readmes_example_is_a_price_file(folder: Path) -> None:
         base * 2,
     )
     assert bare.search == PICO // 100
+
+
+def test_a_link_that_leads_nowhere_is_not_passed_over(folder: Path) -> None:
+    """Whoever made it counts on its rates, which may be dearer than the published ones."""
+    (folder / "prices.toml").symlink_to(folder / "elsewhere.toml")
+    with pytest.raises(SpecError, match=r"prices\.toml: the link leads nowhere; fix or remove it"):
+        load_prices(None)
