@@ -186,6 +186,9 @@ def enrich(
     if not isinstance(output, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         message = f"output: {output!r:.80} is no path; name the folder of the dataset."
         raise SpecError(message)
+    if "source" in options:
+        message = "source: the frame is the source, and its own argument; leave this one out."
+        raise SpecError(message)
     given = {
         **options,
         "key": key if isinstance(key, str) else list(key),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.json import as_dict
 from batchata_tasks.planning.job_list import JobForm
 from batchata_tasks.providers import provider_type
 from batchata_tasks.sources import documents
@@ -31,11 +31,7 @@ if TYPE_CHECKING:
     Facts = tuple[bool, int, FileState | None]
 
 
-_AS_GIVEN = (
-    orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_PASSTHROUGH_DATETIME
-    | orjson.OPT_PASSTHROUGH_SUBCLASS
-)
+_EACH_VALUE = 0  # marshal's first version: later ones spell equal values in several ways
 _PASSED_KEPT = 256
 _FORMS_KEPT = 256
 
@@ -178,7 +174,8 @@ class CheckedJobs:
         if (messages is None) == (prompt is None) or not (turns := turn_texts(messages, prompt)):
             return None
         roles, texts = turns
-        known = self._forms.get(self._form_key(fields, roles, messages, limited=limited))
+        key = self._form_key(fields, roles, messages, limited=limited)
+        known = None if key is None else self._forms.get(key)
         if known is None:
             return None
         form, adapter = known
@@ -199,20 +196,15 @@ class CheckedJobs:
         if turns is not None and not whole and len(self._forms) < _FORMS_KEPT:
             roles, _ = turns
             name, _ = self.schemas.of(job)
-            key = self._form_key(fields, roles, job.messages, limited=limited)
+            if (key := self._form_key(fields, roles, job.messages, limited=limited)) is None:
+                return
             self._forms[key] = JobForm(job, roles, name, self.schemas.content(name)), adapter
 
     def _form_key(
         self, fields: Mapping[str, Any], roles: Roles, messages: object, *, limited: bool
-    ) -> tuple[object, ...]:
+    ) -> tuple[object, ...] | None:
         spelled = _spelled(fields)
-        if spelled is None:
-            model, place = fields.get("response_model"), None
-            if model is not None:
-                own = model if isinstance(model, type) else self.schemas.own(as_dict(model))
-                place = self.schemas.place_of(own)
-            spelled = repr({**fields, "response_model": place})
-        return roles, messages is None, limited, spelled
+        return None if spelled is None else (roles, messages is None, limited, spelled)
 
     def _adapter_of(self, job: Job) -> type[Adapter]:
         names = job.model, job.provider, job.endpoint
@@ -260,22 +252,20 @@ class CheckedJobs:
 
 
 def _spelled(fields: Mapping[str, Any]) -> bytes | None:
-    """Return a job's fields as JSON, which is faster than `repr`; None if it may not tell all.
+    """Return bytes that tell the fields of a job from those of all other jobs.
 
-    As `repr`, and unlike ==, it tells 1 from 1.0. A class is told by its `id`.
+    Unlike ==, they tell 1 from 1.0. None if a value is of no type of JSON, nor a class: such a job
+    is checked by itself.
     """
+    model = fields.get("response_model")
+    # classes of known forms are kept, so that no other gets the `id` of one
+    place = id(model) if isinstance(model, type) else None
+    plain = dict(fields) if place is None else {**fields, "response_model": None}
     try:
-        spelled = orjson.dumps(fields, default=_class_id, option=_AS_GIVEN)
-    except TypeError:
+        # takes no enums, and no types of one's own, which JSON may spell like others; is not read
+        return marshal.dumps((place, plain), _EACH_VALUE)
+    except ValueError:
         return None
-    # null may be nan
-    return spelled if spelled.count(b"null") == spelled.count(b'"null"') else None
-
-
-def _class_id(value: object) -> int:
-    if isinstance(value, type):
-        return id(value)  # classes of known forms are kept, so that no other gets the `id` of one
-    raise TypeError
 
 
 def _state_of(file: Path | None) -> FileState | None:

@@ -73,9 +73,9 @@ Refresh = Annotated[
     bool,
     typer.Option(
         "--refresh",
-        help="Send rows again that landed before this run, or, if a limit stopped the last "
-        "refresh, before that one: it goes on. One whose new attempt brings no usable answer keeps "
-        "the one that it had.",
+        help="Send rows again that landed before this run, or, if the last refresh was stopped by "
+        "a limit or died, before that one: it goes on. One whose new attempt brings no usable "
+        "answer keeps the one that it had.",
     ),
 ]
 RetryFailed = Annotated[

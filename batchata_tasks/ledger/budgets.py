@@ -63,12 +63,16 @@ class Budgets(Store):
             return None
         here = update(t.budgets).where(t.budgets.c.name == terms.name)
         conflict = _conflict(budget, terms, spec)
+        agreed: list[list[int | str]] = json.loads(budget.agreed)
         # a new spec that contradicts a limit set by hand is not recorded: else it would be let
         # through when it is run a second time
         if conflict is None or conflict[0]:
             said = {**_said(budget, terms), spec: _stated(terms)}
             connection.execute(here.values(said=json.dumps(said)))
-        if conflict is None and statement not in json.loads(budget.agreed):
+            if None not in said.values():
+                agreed = _still_stated(budget, agreed, said)
+                connection.execute(here.values(agreed=json.dumps(agreed)))
+        if conflict is None and statement not in agreed:
             connection.execute(here.values(_values(terms) | {"agreed": json.dumps([statement])}))
         return conflict
 
@@ -306,6 +310,17 @@ def _said(budget: Row[Any], terms: BudgetTerms) -> dict[str, list[int | str] | N
     if terms.file is None:
         return said
     return {spec: _stated(terms) if _is_by(terms.file, one) else one for spec, one in said.items()}
+
+
+def _still_stated(
+    budget: Row[Any], agreed: list[list[int | str]], said: dict[str, list[int | str] | None]
+) -> list[list[int | str]]:
+    """Return the binding terms, and those that were overruled by hand and are stated still.
+
+    Those that nobody states any more are new if they are stated again, and hold then.
+    """
+    stated = [_statement(_terms(budget)), *(one[:3] for one in said.values() if one is not None)]
+    return [one for one in agreed if one in stated]
 
 
 def _is_by(file: str | None, stated: list[int | str] | None) -> bool:

@@ -81,12 +81,15 @@ class HeldFolder:
             held.ledger.close_run(held.lease, run.id, run.result or "abandoned")
             held.folder.drop_run_folder(run.id)
 
-    def require_no_unfinished_run(self, why: str, but: Container[str | None] = ()) -> None:
+    def require_no_unfinished_run(
+        self, why: str, but: Container[str | None] = (), fetched_by: str | None = None
+    ) -> None:
         """Refuse a dataset of which a run is unfinished, or files are gone that a run would fetch.
 
         Raises:
-            SpecError: with the ways out; `why` says what is in the way. Not for a run that stopped
-                with one of the results in `but`.
+            SpecError: with the ways out; `why` says what is in the way, and `fetched_by` who
+                fetches the files, if not any run. Not for a run that stopped with one of the
+                results in `but`.
         """
         held = self.held
         dataset_id = held.lease.dataset_id
@@ -98,7 +101,7 @@ class HeldFolder:
         if lost.parts or lost.landed or lost.unfinished:
             message = (
                 f"files of the dataset are gone, and the run that fetches them again {why}; let "
-                f"{self.runner} do so first."
+                f"{fetched_by or self.runner} do so first."
             )
             raise SpecError(message)
 

@@ -119,7 +119,9 @@ def _pairs_of_json(word: str) -> list[tuple[str, str]] | None:
 
 def _require_free(dataset: HeldBySpec) -> None:
     """Refuse a dataset of which rows are on their way, under the old names."""
-    dataset.require_no_unfinished_run("still has rows under the old name")
+    # under the new names it would find no row of its prompt, and send all again
+    fetched_by = "`batchata run` of the spec as it was, with the old names,"
+    dataset.require_no_unfinished_run("still has rows under the old name", fetched_by=fetched_by)
     if dataset.unfinished:
         message = (
             "rows of a batch that has not landed, or is held, have the old name; let `batchata run "

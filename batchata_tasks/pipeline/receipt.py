@@ -308,8 +308,8 @@ class Receipt:
         if not self.plan["reasons"].get("refresh"):
             return "the next run takes them"
         return (
-            "the next run takes those that are new or changed, the others keep their answers until "
-            "another `--refresh`"
+            "the next run takes those that are new or changed; the others keep their answers, and "
+            "the next `--refresh` goes on with them"
         )
 
 

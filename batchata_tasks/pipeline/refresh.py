@@ -1,7 +1,7 @@
-"""A refresh that a limit stopped is carried on by the next one, so that it gets to all rows.
+"""A refresh that a limit stopped, or that died, is carried on by the next one.
 
-Rows that landed since the first of them began count as refreshed. Once one has ended without a
-limit, the next begins anew.
+So it gets to all rows. Those that landed since the first of them began count as refreshed. Once one
+has ended by itself, the next begins anew.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.ledger import RunEnd
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.planning.summary import Options
 
-_STOPPED = (RunResult.COST_LIMIT_REACHED, RunResult.TIME_LIMIT_REACHED)
+# what ended a refresh before it got to all rows: a limit, or its process died
+_STOPPED = (RunResult.COST_LIMIT_REACHED, RunResult.TIME_LIMIT_REACHED, RunEnd.ABANDONED)
 # of a spec; whoever raises one of them wants the rest
 _LIMITS = ("cost_limit_usd", "budget", "time_limit")
 # of a run's record: what does not say what is asked
@@ -28,7 +30,7 @@ _OTHER_FACTS = ("prices", "renames", "renames_since")
 
 
 def going_on(ledger: Ledger, dataset_id: str, ready: PreparedRun, options: Options) -> Options:
-    """Return the options of a run, which carries on a refresh that a limit stopped.
+    """Return the options of a run, which carries on a refresh that has not got to all rows.
 
     Not if the spec differs in more than its limits, and not for the jobs of a Batch: without
     `reuse_state`, each of its runs asks for all of them.
@@ -47,7 +49,7 @@ def going_on_words(refresh_before: int) -> str:
     """Return the sentence about the refresh that is carried on, which began at this moment."""
     when = datetime.fromtimestamp(refresh_before / 1e6, UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
-        f"the refresh that began on {when}, and that a limit stopped, goes on: rows that landed "
+        f"the refresh that began on {when}, and has not got to all rows, goes on: rows that landed "
         "since then count as refreshed"
     )
 

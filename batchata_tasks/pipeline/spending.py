@@ -14,6 +14,8 @@ from batchata_tasks.planning.limits import SpendingLimits
 from batchata_tasks.planning.renamed import renamed_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pipeline.planning_run import PlanningRun
@@ -24,7 +26,8 @@ ASKED_ABOVE = 10 * PICO
 def announce(run: PlanningRun) -> None:
     """Say what is about to be sent, and its cost; ask if that may be more than ten dollars.
 
-    Only a command at a terminal asks. Nothing is said if nothing is to be sent.
+    Ask also if something keeps answers for free that are about to be paid for again. Only a command
+    at a terminal asks. Nothing is said if nothing is to be sent.
 
     Raises:
         DeclinedError: the answer was no. What an earlier start of the run had sent goes on.
@@ -39,22 +42,29 @@ def announce(run: PlanningRun) -> None:
         return
     text, most = _spending(run, chunks), _most(run, chunks)
     run.log(f"{text}.")
-    # each night some row may have failed: only another model is worth a pass over the dataset
-    if "schema" in run.plan().reasons and (rows := valid_by_now(run.table, run.plan())):
-        answers = pluralize(rows, "row of the dataset has", "rows of the dataset have")
-        run.log(
-            f"{answers} an answer that today's response model takes: stop now, and "
-            f"{kept_by(run.spec)} keeps it for free; this run pays for it again."
-        )
-    if run.plan().renamed and not run.continued:
-        run.log(f"{renamed_words(run.plan().renamed)}.")
-    if most is not None and most <= ASKED_ABOVE:
+    free_ways = list(_free_ways(run))
+    for way in free_ways:
+        run.log(way)
+    if most is not None and most <= ASKED_ABOVE and not free_ways:
         return
     if not run.held.progress.agreed("Send it?"):
         if not run.continued:
             close_unsent(run, RunEnd.DECLINED)
         message = "somebody said no to what it costs; nothing was sent."
         raise DeclinedError(message)
+
+
+def _free_ways(run: PlanningRun) -> Iterator[str]:
+    """Yield sentences on what keeps answers for free that the run would pay for again."""
+    # each night some row may have failed: only another model is worth a pass over the dataset
+    if "schema" in run.plan().reasons and (rows := valid_by_now(run.table, run.plan())):
+        answers = pluralize(rows, "row of the dataset has", "rows of the dataset have")
+        yield (
+            f"{answers} an answer that today's response model takes: stop now, and "
+            f"{kept_by(run.spec)} keeps it for free; this run pays for it again."
+        )
+    if run.plan().renamed and not run.continued:
+        yield f"{renamed_words(run.plan().renamed)}."
 
 
 def close_unsent(run: RunContext, end: RunEnd) -> None:

@@ -7,6 +7,7 @@ as it numbers them itself.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -125,11 +126,11 @@ def errors_of(file: str) -> Generator[None, None, None]:
     except Exception as error:  # clients of object stores have errors of their own
         if not isinstance(error, _READING) and not _is_of_client(error, file):
             raise
-        reason = " ".join(str(error).split())[:500]
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
         remedy = ""
         if isinstance(error, UnicodeError) or "utf" in reason.lower():
             remedy = "; save it as UTF-8, or name its encoding (of a CSV file: `csv.encoding`)."
-        message = f"source: {file} cannot be read: {reason}{remedy}"
+        message = _without_secrets(f"source: {file} cannot be read: {reason}{remedy}")
         raise SourceError(message) from error
 
 
@@ -144,4 +145,13 @@ def no_such_file(url: str) -> SourceError:
     place = "paths are relative to the folder you run in"
     if "://" in url:
         place = "or whoever runs this may not see it"
-    return SourceError(f"source: there is no file {url} ({place}).")
+    return SourceError(_without_secrets(f"source: there is no file {url} ({place})."))
+
+
+# of URLs: user and password, and the query in which stores are given signatures
+_USER = re.compile(r"(?<=\w://)[^\s/@'\"]+(?=@)")
+_QUERY = re.compile(r"(\w://[^\s'\"?]*\?)[^\s'\"]*=[^\s'\"]*")
+
+
+def _without_secrets(text: str) -> str:
+    return _QUERY.sub(r"\1***", _USER.sub("***", text))

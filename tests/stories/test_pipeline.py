@@ -339,7 +339,7 @@ def test_a_refresh_that_a_limit_stopped_goes_on(table: Table) -> None:
         assert receipt.result == "cost_limit_reached"
         planned = preview(table.spec(**limits, items_per_batch=5), Options(now_us()))
         assert planned.summary.reasons == {"refresh": 20 - len(set[str]().union(*nights))}
-        assert any("that a limit stopped, goes on" in text for text in planned.notes)
+        assert any("has not got to all rows, goes on" in text for text in planned.notes)
         limits["cost_limit_usd"] *= 1.1
     assert sum(map(len, nights)) == len(set[str]().union(*nights)) == 20
     assert len(nights) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from platform import node
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -143,6 +144,7 @@ def test_an_edit_of_a_file_of_budgets_holds_at_once(
     """
     monkeypatch.chdir(tmp_path)
     notes, file = list[str](), tmp_path / "budgets.yaml"
+    place = f"{file} on {node()}"
 
     def run(table: Table, name: str, usd: float, budget: object = "shared") -> Receipt:
         file.write_text(f"shared: {{limit_usd: {usd}, period: total}}\n")
@@ -152,13 +154,33 @@ def test_an_edit_of_a_file_of_budgets_holds_at_once(
     assert run(claude.one, "one", 0).exit_code == 4
     assert run(claude.two, "two", 0).exit_code == 4
     assert (run(claude.two, "two", 5).exit_code, claude.accepted()) == (0, 12)
-    said = f"$5.00 in total (UTC) from now on; it was $0.00 in total (UTC). So says {file}."
+    said = f"$5.00 in total (UTC) from now on; it was $0.00 in total (UTC). So says {place}."
     assert f"budget 'shared': {said}" in notes
     assert (run(claude.one, "one", 5).exit_code, claude.accepted()) == (0, 24)
     assert not any("from now on" in note for note in notes)
-    named = rf"^budget: {file}, which the spec two for .* names, gives .* and this gives it"
+    named = rf"^budget: {place}, which the spec two for .* names, gives .* and this gives it"
     with pytest.raises(SpecError, match=named):
         run(claude.one, "one", 5, claude.budget(1))
+
+
+def test_a_limit_that_was_overruled_by_hand_may_be_stated_anew(
+    claude: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once nobody stated it any more: it binds as any new one does."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "budgets.yaml"
+
+    def run_with(limit: float) -> int:
+        file.write_text(f"shared: {{limit_usd: {limit}, period: total}}\n")
+        return claude.run(claude.one, "shared").exit_code
+
+    assert run_with(0.000001) == 4
+    assert CliRunner().invoke(app, ["costs", "--set-budget", "shared=5"]).exit_code == 0
+    assert run_with(5) == 0
+    for value in claude.one.values:
+        value["text"] = f"another {value['text']}"
+    claude.one.write()
+    assert run_with(0.000001) == 4
 
 
 def test_a_limit_set_by_hand_is_told_where_another_one_is_stated(
@@ -167,13 +189,14 @@ def test_a_limit_set_by_hand_is_told_where_another_one_is_stated(
     """Nobody is overruled in silence: the command, each run and each plan say what holds."""
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "budgets.yaml"
+    place = f"{file} on {node()}"
     file.write_text("shared: {limit_usd: 2, period: total}\n")
     claude.run(claude.one, "shared")
     done = CliRunner().invoke(app, ["costs", "--set-budget", "shared=3"])
     assert done.stderr == (
         "budget 'shared': $3.00 in total (UTC) from now on; it was $2.00 in total (UTC). It "
-        f"overrules what is stated in {file} ($2.00 in total (UTC)): runs go by the new limit, and "
-        "say so, until another one than these is stated there.\n"
+        f"overrules what is stated in {place} ($2.00 in total (UTC)): runs go by the new limit, "
+        "and say so, until another one than these is stated there.\n"
     )
     for stated, told in ((2, True), (3, False), (4, False)):
         file.write_text(f"shared: {{limit_usd: {stated}, period: total}}\n")
@@ -181,8 +204,8 @@ def test_a_limit_set_by_hand_is_told_where_another_one_is_stated(
         claude.run(claude.one, "shared", notes)
         said = (
             "$3.00 in total (UTC) holds, as `batchata costs --set-budget` set it, and not the "
-            f"$2.00 in total (UTC) of {file}; to change that, state another limit there, or set it "
-            "anew"
+            f"$2.00 in total (UTC) of {place}; to change that, state another limit there, or set "
+            "it anew"
         )
         assert ahead is not None
         assert (f"Budget: {said}" in ahead.text()) == told

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from copy import deepcopy
+from enum import Enum
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
@@ -222,9 +224,28 @@ def test_an_invalid_id_is_refused_after_others(tmp_path: Path, job_id: Any) -> N
     assert len(batch.jobs) == 1
 
 
-def test_what_json_cannot_hold_is_refused_after_a_null(tmp_path: Path) -> None:
-    """JSON spells them alike, and the job would be sent without what it says."""
+class Warmth(Enum):
+    """Values that JSON spells like others."""
+
+    SEVEN = 7
+    NOBODY = "a"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "wrong"),
+    [
+        ({"params": {"metadata": None}}, {"params": {"metadata": math.nan}}, "nan"),
+        ({"max_tokens": 7}, {"max_tokens": Warmth.SEVEN}, "max_tokens"),
+        ({"params": {"metadata": "a"}}, {"params": {"metadata": Warmth.NOBODY}}, "JSON"),
+        ({"params": {"metadata": "0" * 8}}, {"params": {"metadata": UUID(int=1)}}, "JSON"),
+        ({"response_model": Label}, {"response_model": id(Label)}, "response_model"),
+    ],
+)
+def test_what_json_spells_like_another_value_is_refused_after_it(
+    tmp_path: Path, first: dict[str, Any], then: dict[str, Any], wrong: str
+) -> None:
+    """Whether a job is valid does not depend on which others were added."""
     batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE)
-    batch.add_job(prompt="p", params={"metadata": None})
-    with pytest.raises(SpecError, match="nan"):
-        batch.add_job(prompt="p", params={"metadata": math.nan})
+    batch.add_job(prompt="p", **first)
+    with pytest.raises(SpecError, match=wrong):
+        batch.add_job(prompt="p", **then)

@@ -471,6 +471,10 @@ class LostFiles(AbstractFileSystem):
     def isfile(self, path: str) -> bool:
         if "unlisted" in path:
             raise LostError("Unable to locate\ncredentials")
+        if "signed" in path:
+            raise LostError("GET 'https://u:s3cr3t@host/t.csv?X-Amz-Signature=s3cr3t' failed")
+        if "slow" in path:
+            raise TimeoutError
         return True
 
     def open(self, *_: Any, **__: Any) -> Any:
@@ -484,6 +488,9 @@ def test_what_an_object_store_says_is_told(name: str) -> None:
     url = f"lost://unlisted/{name}"
     assert refusal(url) == f"source: {url} cannot be read: Unable to locate credentials"
     assert refusal(f"lost://{name}").endswith("cannot be read: the connection broke")
+    assert refusal(f"lost://slow/{name}").endswith("cannot be read: TimeoutError")
+    assert refusal(f"lost://signed/{name}").endswith("GET 'https://***@host/t.csv?***' failed")
+    assert "s3cr3t" not in refusal(f"lost://u:s3cr3t@signed/{name}")
 
 
 @pytest.mark.parametrize(

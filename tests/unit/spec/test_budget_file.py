@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from platform import node
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,7 +45,8 @@ def test_a_name_stands_for_the_terms(tmp_path: Path) -> None:
     terms = {"name": "nightly", "limit_usd": 20, "period": "day", "timezone": "Europe/Berlin"}
     named, written_out = spec(tmp_path, text, "nightly"), spec(tmp_path, None, terms)
     assert named.model_dump() == written_out.model_dump()
-    assert (file_of(named), file_of(written_out)) == (str(tmp_path / "budgets.yaml"), None)
+    file = f"{tmp_path / 'budgets.yaml'} on {node()}"
+    assert (file_of(named), file_of(written_out)) == (file, None)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,6 @@ def cloned(folder: Path, origin: str) -> Path:
         "https://github.com/acme/enrich",
         "https://x-token:s3cr3t@github.com/acme/enrich.git",
         "ssh://git@github.com:22/acme/enrich.git/",
-        "https://github.com/acme/enrich.git?private_token=s3cr3t",
     ],
 )
 def test_a_file_is_the_same_in_every_checkout(tmp_path: Path, origin: str) -> None:
@@ -177,9 +178,34 @@ def test_a_file_is_the_same_in_every_checkout(tmp_path: Path, origin: str) -> No
     assert file_of(changed) == named
 
 
-@pytest.mark.parametrize("origin", ["../enrich", "https://a:b/c@github.com/acme/enrich"])
+def test_two_servers_are_two_repositories(tmp_path: Path) -> None:
+    """A port, or another host, is another server: its file may not change the limit of this one."""
+    names = set[str]()
+    for number, host in enumerate(("git.acme.com:8443", "git.acme.com:9443", "git.acme.com")):
+        folder = cloned(tmp_path / str(number), f"https://{host}/team/enrich.git")
+        written(folder, "nightly: {limit_usd: 3}\n")
+        names.add(str(file_of(spec_in(folder))))
+    assert names == {
+        f"budgets.yaml of git.acme.com{port}/team/enrich" for port in ("", ":8443", ":9443")
+    }
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "../enrich",
+        "./a.b/enrich",
+        "/srv/git/enrich.git",
+        "/srv/git.d/enrich.git",
+        "file:///srv/git.d/enrich.git",
+        "work:acme/enrich",
+        "https://git/acme/enrich",
+        "https://github.com/acme/enrich.git?private_token=s3cr3t",
+        "https://a:b/c@github.com/acme/enrich",
+    ],
+)
 def test_a_file_without_an_address_is_its_path(tmp_path: Path, origin: str) -> None:
     """An address that other checkouts may not share, or that is not understood, is none."""
     written(cloned(tmp_path / "checkout", origin), "nightly: {limit_usd: 3}\n")
-    path = str(tmp_path / "checkout" / "budgets.yaml")
-    assert file_of(spec_in(tmp_path / "checkout")) == path
+    path = tmp_path / "checkout" / "budgets.yaml"
+    assert file_of(spec_in(tmp_path / "checkout")) == f"{path} on {node()}"
