@@ -44,6 +44,7 @@ class DatasetFolder:
         self.jobs = self.own / "jobs"  # those of the newest runs of a Batch
         self.deleting = self.own / "deleting.bin"  # keys (digests) whose rows are being taken out
         self.renames = self.own / "renames.json"  # of columns
+        self.changes = self.own / "changes.json"  # models that read answers anew, forgotten rows
         self.last_error = self.own / "last_error.json"  # of the last start, for `batchata status`
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.files import durable, storage_errors, sync_folder
+from batchata_tasks.execution.changes import note_changes
 from batchata_tasks.execution.forget import take_out
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def _delete(held: HeldDataset, dataset: Dataset, parts: Iterable[str]) -> None:
         stored = path.read_bytes()
     digests = {stored[at : at + _DIGEST] for at in range(0, len(stored), _DIGEST)}
     take_out(held, dataset, digests, list(parts))
+    note_changes(held)
     held.require_lease()
     with storage_errors(f"deleting {path.name}"):
         path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, func, insert, select, update
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _REREADS = select(t.rereads.c.part).where(t.rereads.c.dataset_id == bindparam("dataset_id"))
 _FORGOTTEN = select(t.forgotten.c.custom_id).where(t.forgotten.c.chunk_id == bindparam("chunk_id"))
+
+
+_OF_DATASET = t.forgotten.join(t.chunks, t.chunks.c.id == t.forgotten.c.chunk_id)
 
 
 class Changes(Leases):
@@ -56,10 +60,38 @@ class Changes(Leases):
         connection.execute(update(t.reservations).where(here).values(superseded=more))
 
     @writes
-    def note_forgotten(self, connection: Connection, lease: Lease, names: Iterable[str]) -> None:
-        """Record that rows of which the dataset has none are forgotten, by their custom_ids."""
+    def note_forgotten(
+        self,
+        connection: Connection,
+        lease: Lease,
+        names: Iterable[str],
+        superseded: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Record that rows are forgotten, by their custom_ids, of which the dataset has none.
+
+        `superseded` has, by chunk, what no row of the dataset has cost since, in picodollars.
+        """
         self._check(connection, lease)
         insert_forgotten(connection, names)
+        for chunk_id, amount in superseded.items():
+            here = t.reservations.c.chunk_id == chunk_id
+            connection.execute(update(t.reservations).where(here).values(superseded=amount))
+
+    @reads
+    def forgotten_number(self, connection: Connection, dataset_id: str) -> int:
+        """Return how many requests of a dataset were forgotten."""
+        query = select(func.count()).select_from(_OF_DATASET)
+        mine = t.chunks.c.dataset_id == dataset_id
+        return connection.execute(query.where(mine)).scalar_one()
+
+    @reads
+    def forgotten_by_chunk(self, connection: Connection, dataset_id: str) -> dict[str, set[str]]:
+        """Return the custom_ids of a dataset's rows that were forgotten, by chunk."""
+        query = select(t.forgotten).select_from(_OF_DATASET)
+        found = defaultdict[str, set[str]](set)
+        for row in connection.execute(query.where(t.chunks.c.dataset_id == dataset_id)):
+            found[row.chunk_id].add(row.custom_id)
+        return dict(found)
 
     @reads
     def forgotten(self, connection: Connection, chunk_id: str) -> set[str]:

@@ -11,6 +11,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.key_words import key_values, typed_key
 from batchata_tasks.dataset.part_files import part_of_chunk
+from batchata_tasks.execution.changes import note_changes
 from batchata_tasks.execution.forget import chunks_with, drop_texts, take_out
 from batchata_tasks.operations.held_by_spec import held_by_spec
 from batchata_tasks.operations.held_folder import held_folder
@@ -106,6 +107,7 @@ def _forgotten(dataset: HeldFolder, words: KeyWords) -> Forgotten:
         message = f"--key: the dataset has no row with {named}; {dataset.showing}."
         raise SpecError(message)
     files += sum(drop_texts(held, chunk_id, places) for chunk_id, places in chunks)
+    note_changes(held)
     # what dead runs left, and the last error, may quote the row
     held.folder.drop_unfinished()
     held.folder.last_error.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from batchata_tasks.dataset.declared import Column, DeclaredSchema, Role
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.execution.changes import agree_on_changes
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
 from batchata_tasks.execution.land import emptying
 from batchata_tasks.execution.missing import finish_deletion
@@ -67,6 +68,7 @@ class HeldFolder:
         self.held.ledger.check_lease(self.held.lease)  # right before files change
         self.dataset.tidy()
         finish_deletion(self.held, self.dataset)
+        agree_on_changes(self.held, self.dataset)
 
     def adopt_columns(self) -> None:
         """Give all rows the columns of the response model of today, as a run does."""

@@ -9,6 +9,7 @@ from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.renames import Renames
+from batchata_tasks.execution.changes import agree_on_changes
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.filled_by import note_spec, require_own_spec
@@ -31,6 +32,7 @@ from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
 from batchata_tasks.pipeline.rehearsals import end_rehearsals
 from batchata_tasks.pipeline.results_lacking import waits_for_results
+from batchata_tasks.pipeline.revalidation import read_again
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.spending import announce, close_unsent
 from batchata_tasks.pipeline.start import start_run, unfinished_run
@@ -115,6 +117,8 @@ def run_prepared(
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
             _land_unfinished_run(old, ready, steps, recovery)
         land_overdue(held)
+        agree_on_changes(held, ready.table.dataset)
+        read_again(held, ready.table)
         context = start_run(held, ready, options, recovery)
         context.before = begun
         with active(context):

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.text import pluralize, printable
-from batchata_tasks.dataset.part_files import chunks_in
+from batchata_tasks.dataset.part_files import chunks_in, part_of_chunk
 from batchata_tasks.dataset.row_hashes import row_hashes
+from batchata_tasks.execution.changes import Changes, note_changes
 from batchata_tasks.execution.reread import DECIDING, READABLE, Reading, note_reading
 from batchata_tasks.planning.fingerprint import schema_part, schema_part_of
+from batchata_tasks.planning.settle import settle
 from batchata_tasks.sources.forms import FrameSource
 from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -89,6 +92,33 @@ class Revalidated:
         return lines or [("Answers", "each one is as today's response model reads it")]
 
 
+def read_again(held: HeldDataset, table: PreparedTable) -> None:
+    """Read kept answers by today's response model, if the ledger says that this was done once.
+
+    The dataset's folder does not know of it: it comes from an older copy, or the command died.
+    """
+    if isinstance(table.spec, JobsSpec) and not table.spec.uniform:  # each may have its own model
+        return
+    part, known = schema_part_of(table.answers.common), Changes.read(held.folder).rereads
+    if part in known or part not in held.ledger.rereads(held.lease.dataset_id):
+        return
+    unlanded = [chunk.id for chunk in held.ledger.unfinished_chunks(held.lease.dataset_id, "")]
+    settled = settle(table, held.folder, unlanded)
+    unfinished = set(map(part_of_chunk, unlanded))
+    answers = KeptAnswers(table.dataset, table.answers)
+    report, parts = answers.look()
+    if report.gained:
+        held.progress.note(
+            f"{pluralize(report.gained, 'row')} had been read by today's response model before the "
+            "dataset's folder was set back, or files of it: they are again, and nothing is sent "
+            "for them."
+        )
+    held.ledger.check_lease(held.lease)  # right before files change
+    settled.declared.write(held.folder)  # before any part is rewritten
+    table.dataset.conform(unfinished)
+    answers.write([part for part in parts if part not in unfinished], held)
+
+
 class KeptAnswers:
     """The answers in a dataset, read by the common response model of `answers`.
 
@@ -123,6 +153,7 @@ class KeptAnswers:
         chunks = {chunk for part in parts for chunk in chunks_in(files[part])}
         note_reading(held, sorted(chunks), self._reading)
         self._dataset.change(parts, lambda batch: self._reading.read(batch).rows)
+        note_changes(held, self._reading.part)
 
     def _count(
         self,

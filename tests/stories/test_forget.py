@@ -16,6 +16,7 @@ from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution import forget as steps
 from batchata_tasks.operations import forget as operation
+from batchata_tasks.operations.compact import compact
 from batchata_tasks.operations.forget import Forgotten, forget
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.pipeline.enrich import enrich
@@ -217,6 +218,63 @@ def test_its_answer_does_not_come_back_with_lost_files(table: Table, lost: str) 
     if lost == "data":
         assert table.rows() == others
     assert table.ledger()["requests_accepted"] == 6
+
+
+@pytest.mark.parametrize("command", ["run", "compact"])
+def test_an_older_copy_of_the_folder_does_not_bring_it_back(table: Table, command: str) -> None:
+    """The ledger knows the row's requests: it and its texts go again with the next command."""
+    table.run()
+    copy = shutil.copytree(table.output, table.folder / "copy")
+    forgotten(table)
+    before, others = check_money(table), table.rows()
+    shutil.rmtree(table.output)
+    shutil.move(copy, table.output)
+    without_it(table)
+    assert list(files_with(table, TEXT))
+    if command == "run":
+        assert table.run().plan["requests"] == 0
+    else:
+        compact(table.spec(), Settings())
+    assert not list(files_with(table, KEY))
+    assert not list(files_with(table, TEXT))
+    assert table.rows() == others
+    assert check_money(table) == before
+    assert table.ledger()["requests_accepted"] == 6
+
+
+def test_an_older_ledger_learns_what_was_forgotten(table: Table, tmp_path: Path) -> None:
+    """The commits tell, and what it cost counts once; it stays away if the folder is lost."""
+    table.run()
+    shutil.copy(tmp_path / "ledger.db", tmp_path / "copy.db")
+    forgotten(table)
+    without_it(table)
+    before = check_money(table)
+    (tmp_path / "copy.db").replace(tmp_path / "ledger.db")
+    table.run()
+    assert check_money(table) == before
+    shutil.rmtree(table.output)
+    table.run()
+    assert len(table.rows()) == 5
+    assert not list(files_with(table, TEXT))
+    assert table.ledger()["requests_accepted"] == 6
+
+
+def test_a_row_that_came_back_since_stays(table: Table) -> None:
+    """Only its forgotten requests go from an older copy of the folder, not those of a later run."""
+    table.run()
+    copy = shutil.copytree(table.output, table.folder / "copy")
+    forgotten(table)
+    table.run()  # the source still has it
+    before = table.rows()
+    shutil.rmtree(table.output)
+    shutil.move(copy, table.output)
+    table.run()
+    said = ("id", "label", "_response", "_custom_id", "_status")
+    assert [{k: row[k] for k in said} for row in table.rows()] == [
+        {k: row[k] for k in said} for row in before
+    ]
+    assert table.ledger()["requests_accepted"] == 7
+    check_money(table)
 
 
 def test_a_manifest_from_a_copy_does_not_bring_it_back(table: Table) -> None:

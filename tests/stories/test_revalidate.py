@@ -363,6 +363,53 @@ def test_a_dataset_that_is_lost_comes_back_as_it_was_read_last(
     table.run(**strict)
 
 
+def test_an_older_copy_of_the_folder_is_read_again(table: Table) -> None:
+    """The ledger knows what was read anew since: no row of it is paid for once more."""
+    table.run()
+    copy = shutil.copytree(table.output, table.folder / "copy")
+    assert revalidated(table, response_schema=LABEL_ALONE).kept == 12
+    before = table.rows()
+    shutil.rmtree(table.output)
+    shutil.move(copy, table.output)
+    receipt = table.run(response_schema=LABEL_ALONE)
+    assert (receipt.plan["requests"], receipt.plan["up_to_date"]) == (0, 12)
+    assert table.rows() == before
+    assert sent(table) == 12
+    lose_parts(table)
+    table.run(response_schema=LABEL_ALONE)
+    assert table.rows() == before
+    check_money(table)
+
+
+def test_nothing_is_read_again_that_nobody_set_back(table: Table) -> None:
+    """A class that takes more by now is for the next `revalidate`, however often runs come."""
+    spec = model(table, ("x",))
+    table.run(**spec)
+    assert revalidated(table, **spec).still_invalid
+    before = table.rows()
+    (table.folder / "refusing_x.py").write_text(MODEL.replace("{refused}", "()"))
+    table.run(**spec)
+    assert table.rows() == before
+    assert revalidated(table, **spec).became_valid
+
+
+def test_an_older_ledger_learns_how_answers_were_read(table: Table, tmp_path: Path) -> None:
+    """It stands in the folder, also for the day on which that is lost."""
+    table.run()
+    shutil.copy(tmp_path / "ledger.db", tmp_path / "copy.db")
+    revalidated(table, response_schema=LABEL_ALONE)
+    before = table.rows()
+    (tmp_path / "copy.db").replace(tmp_path / "ledger.db")
+    assert table.run(response_schema=LABEL_ALONE).plan["requests"] == 0
+    shutil.rmtree(table.output)
+    table.run(response_schema=LABEL_ALONE)
+    after = table.rows()
+    for row in (*before, *after):  # of these, the rows tell when they came
+        del row["_enriched_at"], row["_run_id"]
+    assert after == before
+    assert sent(table) == 12
+
+
 def test_rows_of_another_model_that_were_not_read_are_sent(table: Table) -> None:
     """A lost dataset does not read its answers by today's model unasked."""
     table.run()
