@@ -172,7 +172,8 @@ def _print_next(drafted: Draft, wanted: Wanted) -> None:
 
     folder = "" if wanted.folder.resolve() == Path.cwd() else f" in {wanted.folder}"
     print_text(out, f"Wrote {', '.join(drafted.files)}{folder}.")
-    print_text(out, f"Key: {', '.join(wanted.key)}. Look at the prompt, and at the response model.")
+    key = ", ".join(name if name.strip() else repr(name) for name in wanted.key)
+    print_text(out, f"Key: {key}. Look at the prompt, and at the response model.")
     for note in drafted.notes:
         print_text(out, note)
     spec = shlex.quote(drafted.spec)

@@ -88,7 +88,7 @@ def rehearse(
     rules = fault_rules(faults)
     _check_providers(spec)
     with (
-        _cleaned_up_at_sigterm(),
+        _cleaned_up_at_signals(),
         TemporaryDirectory(prefix="batchata-rehearsal-", ignore_cleanup_errors=True) as folder,
     ):
         changes: dict[str, Any] = {"output": str(Path(folder) / "out")}
@@ -108,25 +108,30 @@ def rehearse(
 
 
 @contextmanager
-def _cleaned_up_at_sigterm() -> Generator[None, None, None]:
-    """Let SIGTERM end the block as Ctrl-C does; the process then dies by it, as is expected."""
-    terminated = False
+def _cleaned_up_at_signals() -> Generator[None, None, None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does; the process then dies by the signal.
 
-    def interrupt(_number: int, _frame: object) -> None:
-        nonlocal terminated
-        terminated = True
+    A terminal that is closed sends SIGHUP. Whoever started the command to ignore it is heeded.
+    """
+    sent = list[int]()
+
+    def interrupt(number: int, _frame: object) -> None:
+        sent.append(number)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    present = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))  # Windows has no HUP
+    numbers = [one for one in present if one and signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        if terminated:
-            signal.raise_signal(signal.SIGTERM)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in sent[:1]:
+            signal.raise_signal(number)
 
 
 def _check_providers(spec: EnrichmentSpec) -> None:

@@ -10,8 +10,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from httpx import HTTPError
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 
 from batchata_tasks.common.text import printable
 
@@ -31,8 +33,23 @@ def refuse_taken(name: str, origin: str) -> dict[str, Any]:
     wherever. Those without such a tag are ours if they work in this folder.
 
     Raises:
-        SystemExit: one of them is of another project; nothing was changed.
+        SystemExit: one of them is of another project, or the server cannot be asked; nothing was
+            changed.
     """
+    try:
+        _refuse_taken(name, origin)
+    except HTTPError as error:
+        url = _USER.sub("", str(get_current_settings().api.url))
+        message = (
+            f"PREFECT_API_URL: Prefect's server at {printable(url)} cannot be asked "
+            f"({type(error).__name__}): nothing was deployed. Start it (`prefect server start`), "
+            "or set the address of the one that runs."
+        )
+        raise SystemExit(message) from None
+    return {}
+
+
+def _refuse_taken(name: str, origin: str) -> None:
     with get_client(sync_client=True) as client:
         for flow in _FLOWS:
             try:
@@ -48,7 +65,6 @@ def refuse_taken(name: str, origin: str) -> dict[str, Any]:
                 )
                 # any other error would be a traceback
                 raise SystemExit(message)
-    return {}
 
 
 def _places(found: DeploymentResponse) -> list[str]:

@@ -161,10 +161,13 @@ def _text_of(value: object) -> str:
 class RowCondition:
     """The spec's `where`: an expression over a row, true for the rows to keep.
 
-    `table` names, for people, what the columns are of.
+    `table` names, for people, what the columns are of, and `field` where the condition stands.
     """
 
-    def __init__(self, text: str, columns: Iterable[str], table: str = "source") -> None:
+    def __init__(
+        self, text: str, columns: Iterable[str], table: str = "source", field: str = "where"
+    ) -> None:
+        self._field = field
         columns, code = list(columns), "{{ " + text + " }}"
         try:
             tree = ANALYSIS.parse(code)
@@ -174,9 +177,9 @@ class RowCondition:
                 "write a condition over the columns, without braces, such as "
                 "month >= '2026-01' and name != ''"
             )
-            message = f"where: not a valid Jinja2 expression: {error}; {remedy}."
+            message = f"{field}: not a valid Jinja2 expression: {error}; {remedy}."
             raise SpecError(message) from error
-        self.columns = _columns_read("where", code, tree, columns, table)
+        self.columns = _columns_read(field, code, tree, columns, table)
 
     def kept(self, rows: RowBlock) -> list[int]:
         """Return the places of the rows for which it holds.
@@ -208,7 +211,7 @@ class RowCondition:
             AttributeError,
             RecursionError,
         ) as error:
-            message = f"where: the expression fails on {where()}: {error}"
+            message = f"{self._field}: the expression fails on {where()}: {error}"
             nulls = [repr(name) for name in self.columns if row.get(name) is None]
             if nulls and isinstance(error, TypeError):
                 message += f"; null here: {', '.join(nulls)}. Ask for it first, with `is not none`."
@@ -224,7 +227,8 @@ def _columns_read(
         names.discard(WHOLE_ROW)
         names |= _named_items(field, tree)
     for name in sorted(names - set(columns)):
-        unknown = f"{field}: the template uses {name!r}, and the {table} has no such column"
+        what = "condition" if field.endswith("where") else "template"
+        unknown = f"{field}: the {what} uses {name!r}, and the {table} has no such column"
         # `{{ customer-name }}` is a subtraction to Jinja
         remedy = quoted_column(text, [column for column in columns if name in column])
         remedy = f"; {remedy}" if remedy else nearest(name, columns)
@@ -270,6 +274,6 @@ def _named_items(field: str, tree: nodes.Template) -> set[str]:
         plain -= 1
     if plain or len(named) == 0:
         use = f"{field}: `row` reaches single columns, as in row['any name']"
-        message = f"{use}; name the columns that the template uses."
+        message = f"{use}; name the columns that it uses."
         raise SpecError(message)
     return named

@@ -75,7 +75,9 @@ def dataset_rows(spec: RunSpec, asked: Selection) -> list[dict[str, Any]]:
         if name not in names:
             message = f"--columns: the dataset has no column {name!r}{nearest(name, names)}."
             raise SpecError(message)
-    condition = None if asked.where is None else RowCondition(asked.where, names, "dataset")
+    condition = (
+        None if asked.where is None else RowCondition(asked.where, names, "dataset", "--where")
+    )
     found = _Found(spec, paths, condition, only_failed=asked.only_failed)
     columns = names if asked.columns is None else list(dict.fromkeys(asked.columns))
     return found.read(found.first(asked.rows), columns)

@@ -46,6 +46,8 @@ class Part:
         names = self.source.names()
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             message = f"source: {self.source.url} has two columns named {doubled[0]!r}; rename one."
+            if not doubled[0]:
+                message = f"source: {self.source.url} has two columns without a name; name them."
             raise SourceError(message)
         return [*names, *(name for name in self.partitions if name not in names)]
 

@@ -271,6 +271,28 @@ def test_flags(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("emulator")
+def test_a_column_without_a_name_is_left_out(tmp_path: Path) -> None:
+    """It is the index of a data frame, most often; a sentence says how to use it all the same."""
+    table = text(tmp_path, [",id,text", "0,1,x", "1,2,y"])
+    done = init(tmp_path, table)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "A column has no name" in said
+    assert 'write row[""] into the prompt' in said
+    written = (tmp_path / "table.yaml").read_text()
+    spec = yaml.safe_load(written)
+    assert (spec["key"], spec["columns"]) == ("id", ["text"])
+    assert 'row[""]' not in spec["prompt"]
+    assert "#   (no name) ''" in written
+    assert "2 requests" in batchata("plan", "table.yaml", cwd=tmp_path).stdout
+    used = ("--name", "used", "--prompt", "{{ row[''] }}: {{ text }}", "--key", "")
+    done = init(tmp_path, table, *used)
+    assert "A column has no name" not in done.stdout
+    assert "Key: ''." in done.stdout
+    assert "2 requests" in batchata("plan", "used.yaml", cwd=tmp_path).stdout
+
+
+@pytest.mark.usefixtures("emulator")
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     """A second spec in a folder leaves the first one's files, and works beside them."""
     (tmp_path / ".gitignore").write_text("mine\n")
@@ -307,6 +329,8 @@ REFUSALS = [
     (["id,b", "1,x"], ["--name", "a b"], "name"),
     (["id,b", "1,x"], ["--name", "prefect"], "another name"),
     (["id,id", "1,x"], [], "two columns named 'id'"),
+    (["id,,", "1,x,y"], [], "two columns without a name; name them"),
+    ([",b", "1,x", "2,x"], [], "no column of this table is unique"),
     (["id,b", "1,x,y"], [], "has 3 cells"),
     ([], [], "Empty CSV file"),
 ]

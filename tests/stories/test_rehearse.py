@@ -117,12 +117,17 @@ def test_with_a_fault_it_is_bounded(rehearsing: Rehearsing) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+    ("sent", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, -signal.SIGTERM),
+        (signal.SIGHUP, -signal.SIGHUP),  # of a terminal that was closed
+    ],
 )
 def test_a_signal_leaves_nothing_behind(
     rehearsing: Rehearsing, sent: signal.Signals, code: int
 ) -> None:
-    """Folder and emulator are gone; Ctrl-C ends as in every command, SIGTERM by itself."""
+    """Folder and emulator are gone; Ctrl-C ends as in every command, others by themselves."""
     words = rehearsing.words("--fault", "never_ends")
     with start(*words, env=rehearsing.env) as running:
         until(lambda: "at the provider" in running.stderr)

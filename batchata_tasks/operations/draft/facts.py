@@ -50,7 +50,12 @@ class Column:
     @property
     def label(self) -> str:
         """Its name, for people."""
-        return _cut(self.name)
+        return _cut(self.name) if self.is_named else f"(no name) {self.name!r}"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its name can be seen."""
+        return bool(self.name.strip())
 
     @property
     def type(self) -> str:

@@ -81,6 +81,8 @@ def _candidates(table: TableFacts) -> list[Column]:
         column
         for column in table.columns
         if _is_identity(column.kind) and not column.is_nested and column.name not in TAKEN
+        # a column without a name counts the rows of a table that a data frame wrote
+        if column.is_named
     ]
     return sorted(columns, key=_rank)  # a stable sort: otherwise as in the table
 

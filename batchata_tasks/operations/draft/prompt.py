@@ -47,11 +47,12 @@ def prompt_of(table: TableFacts, key: list[str], task: str) -> tuple[str, list[s
 def _by_content(table: TableFacts, key: list[str]) -> list[Column]:
     """Return the columns that a model can read, those with the most to say first.
 
-    An id is none of them, unless there is nothing else.
+    An id is none of them, nor is a column without a name, unless there is nothing else.
     """
     columns = [column for column in table.columns if not column.is_binary]
-    telling = [one for one in columns if one.name not in key or not only_identifies(one)]
-    return sorted(telling or columns, key=lambda one: (not one.example, -one.length))
+    named = [one for one in columns if one.is_named] or columns
+    telling = [one for one in named if one.name not in key or not only_identifies(one)]
+    return sorted(telling or named, key=lambda one: (not one.example, -one.length))
 
 
 def _reference(column: Column, names: list[str]) -> str | None:

@@ -22,6 +22,7 @@ from batchata_tasks.operations.draft.files import (
 from batchata_tasks.operations.draft.keys import TAKEN, check_key
 from batchata_tasks.operations.draft.prompt import SYSTEM, prompt_of
 from batchata_tasks.operations.draft.spec_file import SpecDraft, spec_text
+from batchata_tasks.planning.hints import literal
 from batchata_tasks.pricing.lookup import batch_rates, unpriced
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_name, provider_type
@@ -110,6 +111,7 @@ def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
         models: models_text([*wanted.key, *spec.carried]),
         deployments: prefect_text(wanted.name, spec_file, deployments),
     }
+    drafted.notes += _left_out(spec, table)
     for name, usual in ((models, "models.py"), (deployments, _PREFECT)):
         if name != usual:
             drafted.notes.append(f"{usual} was there and stays as it is: see {name}.")
@@ -206,6 +208,18 @@ def _spec(wanted: Wanted, table: TableFacts, models: str) -> SpecDraft:
         rows=rows,
         with_nulls=[name for name in used if name in with_nulls],
     )
+
+
+def _left_out(spec: SpecDraft, table: TableFacts) -> list[str]:
+    """Return a sentence about a column without a name of which the draft makes no use."""
+    unnamed = [one.name for one in table.columns if not one.is_named]
+    if not unnamed or not {*spec.key, *spec.carried}.isdisjoint(unnamed):
+        return []
+    note = (
+        "A column has no name (the index of a data frame, say) and is left out; name it in the "
+        f"table, or write row[{literal(unnamed[0])}] into the prompt."
+    )
+    return [note]
 
 
 def _from_folder(table: str | Form, folder: Path) -> str | dict[str, Any]:

@@ -867,7 +867,7 @@ def test_the_index_is_gone_afterwards(bench: Bench) -> None:
             {"prompt": None, "messages": [{"role": "user", "content": "{{ txt }}"}]},
             "messages.0: the template uses 'txt'",
         ),
-        ({"where": "txt"}, "where: the template uses 'txt'"),
+        ({"where": "txt"}, "where: the condition uses 'txt'"),
         (
             {"model": "claude-unheard-of-9", "cost_limit_usd": 1},
             (

@@ -249,7 +249,7 @@ def test_a_broken_condition_is_refused(text: str) -> None:
 def test_a_condition_on_an_unknown_column_is_refused() -> None:
     """A misspelt column in `where` would keep or drop all rows; it is an error instead."""
     with pytest.raises(
-        SpecError, match=r"^where: the template uses 'month', .* it has: a, b, items"
+        SpecError, match=r"^where: the condition uses 'month', .* it has: a, b, items"
     ):
         RowCondition("month >= '2026'", COLUMNS)
 

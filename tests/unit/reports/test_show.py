@@ -65,9 +65,9 @@ def test_a_condition_over_the_dataset(one: Table) -> None:
     assert ids(one, where="note in ['n7', 'n1'] and _cost_usd > 0") == ["k1", "k7"]
     assert ids(one, where="_error is none and id < 'k10'") == ["k0", "k1"]
     assert ids(one, where="note == 'none of them'") == []
-    with pytest.raises(SpecError, match=r"^where: .* the dataset has no such column; did you mean"):
+    with pytest.raises(SpecError, match=r"^--where: .* dataset has no such column; did you mean"):
         ids(one, where="_statis == 'refused'")
-    with pytest.raises(SourceError, match=r"^where: the expression fails on row"):
+    with pytest.raises(SourceError, match=r"^--where: the expression fails on row"):
         ids(one, where="note > 3")
 
 
