@@ -101,15 +101,14 @@ def run(
     take_over: TakeOver = False,
     limit: Limit = None,
     overrides: Set = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Spend more than $10 without asking.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Send without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an enrichment to its end. Started again after a crash, it carries on.
 
     Before anything is sent, it says what that is expected to cost, and at most. If that is more
-    than $10, or unknown, it asks whoever sits at the terminal.
+    than $10, or unknown, or another command keeps answers for free that would be paid for again,
+    it asks whoever sits at the terminal.
 
     Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost
     limit, 5 stopped by the time limit, 1 an error stopped it (trouble of the account, no usable

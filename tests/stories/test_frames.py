@@ -21,7 +21,9 @@ from batchata_tasks import InputError, SpecError, enrich
 from batchata_tasks.api.enrich import SpecOptions
 from batchata_tasks.emulator import Emulator
 from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.loading import parse_spec
 from tests.support.commands import start
+from tests.support.operations import preview
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -282,8 +284,23 @@ def test_what_is_refused(emulator: Emulator, frame: Any, changes: Any, says: str
 
 def test_a_frame_is_no_source_of_a_file(folder: Path) -> None:
     """A spec's file cannot name a frame, and the sentence says where one is given."""
+    values = {
+        "name": "x",
+        "source": {"frame": "pandas"},
+        "key": "id",
+        "prompt": "{{ a }}",
+        "model": "claude-haiku-5-5",
+        "output": "out",
+    }
     with pytest.raises(InputError, match=r"a frame is given in Python"):
-        ask("x.csv", source={"frame": "pandas"})
+        preview(parse_spec(values))
+
+
+@pytest.mark.parametrize("source", ["x.csv", {"frame": "pandas"}])
+def test_a_frame_is_the_one_source_of_its_call(folder: Path, source: Any) -> None:
+    """Another one would be read instead of it, and paid for."""
+    with pytest.raises(SpecError, match="source: the frame is the source"):
+        ask(pa.table({"id": ["a"], "text": ["b"]}), source=source)
 
 
 def test_an_output_is_a_path() -> None:

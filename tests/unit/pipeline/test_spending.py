@@ -82,6 +82,17 @@ def test_answers_that_need_not_be_paid_for_again_are_told(table: Table) -> None:
         assert (following == told) == (told in person.lines) == bool(kept)
 
 
+def test_what_would_be_free_is_asked_for_whatever_it_costs(table: Table) -> None:
+    """Else it would be told, and paid for in the same second."""
+    run(table, Person(agrees=True))
+    model = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
+    person = Person(agrees=False)
+    with pytest.raises(DeclinedError):
+        run(table, person, response_schema=model)
+    assert person.questions == ["Send it?"]
+    assert table.ledger()["requests_accepted"] == ROWS
+
+
 def test_a_row_that_is_sent_whatever_becomes_of_its_answer_does_not_count(table: Table) -> None:
     """Its input changed, too: to revalidate it would keep nothing from being paid for."""
     run(table, Person(agrees=True))
