@@ -256,6 +256,7 @@ def _opened(path: str) -> int:
 def _main() -> None:
     # a shell that starts the tests in the background has it ignored, and children would, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
     _import_all()
     gc.collect()
     gc.freeze()  # a child that collected these objects would copy them all
