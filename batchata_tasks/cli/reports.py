@@ -225,7 +225,7 @@ def costs(
         typer.Option(
             help=(
                 "Change the limit of a shared budget first, for all specs, whatever they or "
-                "budgets.yaml state; it holds until they state another one."
+                "budgets.yaml state; it holds until one of them states a new one."
             ),
             metavar="NAME=USD",
         ),

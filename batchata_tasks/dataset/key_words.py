@@ -94,7 +94,8 @@ def places_of(key: pa.RecordBatch, rows: pa.RecordBatch) -> list[int]:
         except pa.ArrowException:  # it has other values by now
             return []
         found = pc.equal(column, key.column(name)[0])
-        same &= found.fill_null(False).to_numpy(zero_copy_only=False)  # noqa: FBT003 - its only form
+        found = found.fill_null(False)  # noqa: FBT003 - its only form
+        same &= found.to_numpy(zero_copy_only=False)
     places = np.flatnonzero(same).tolist()
     return _same_nested(key.select(nested), rows, places) if nested and places else places
 

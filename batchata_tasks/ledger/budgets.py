@@ -99,7 +99,7 @@ class Budgets(Store):
     def set_budget(self, connection: Connection, name: str, limit: int) -> ChangedBudget:
         """Change the limit of a budget for all specs, whatever limit they state.
 
-        The limit holds until the specs agree on a new one. Limits that specs stated until now are
+        The limit holds until one of them states a new one. Limits that specs stated until now are
         overruled: a spec that still states one is not refused, and hinders no other spec. So a spec
         that no longer exists cannot hinder any, either.
 

@@ -18,6 +18,7 @@ from batchata_tasks.ledger.values import (
     Chunk,
     ChunkState,
     Lease,
+    RunEnd,
     RunPhase,
     StopReason,
     new_id,
@@ -104,11 +105,16 @@ class Runs(Leases):
     def last_refresh(
         self, connection: Connection, dataset_id: str, *, rehearsal: bool
     ) -> Row[Any] | None:
-        """Return the newest run of a dataset that sent landed rows again; None without one."""
+        """Return the newest run of a dataset that was to send landed rows again.
+
+        None without one. Those that were refused or declined do not count: they sent nothing.
+        """
+        sent_nothing = (RunEnd.REFUSED, RunEnd.DECLINED)
         query = (
             select(t.runs)
             .where(t.runs.c.dataset_id == dataset_id, t.runs.c.refresh_before.is_not(None))
             .where(func.coalesce(t.runs.c.rehearsal, 0) == int(rehearsal))
+            .where(func.coalesce(t.runs.c.result, "").not_in(sent_nothing))
             .order_by(t.runs.c.started_at.desc())
         )
         return connection.execute(query.limit(1)).first()

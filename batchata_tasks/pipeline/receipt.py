@@ -309,7 +309,7 @@ class Receipt:
             return "the next run takes them"
         return (
             "the next run takes those that are new or changed; the others keep their answers, and "
-            "the next `--refresh` goes on with them"
+            "the next `--refresh` of the spec goes on with them"
         )
 
 

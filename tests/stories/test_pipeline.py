@@ -16,6 +16,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import (
     BatchataError,
     CredentialsError,
+    InputError,
     LeaseError,
     TransientError,
     WrongLedgerError,
@@ -320,6 +321,23 @@ def for_some(table: Table) -> dict[str, Any]:
     """Return a limit within which some of the rows fit, and not all."""
     bound = preview(table.spec(), Options(now_us())).to_json()["upper_bound_usd"]
     return {"cost_limit_usd": float(bound) / 12}
+
+
+def test_a_refresh_goes_on_after_one_that_was_refused(table: Table) -> None:
+    """A run that found bad input, and sent nothing, is none that began anew."""
+    table.run()
+    limits, begun = for_some(table), now_us()
+    assert refreshed(table, **limits).result == "cost_limit_reached"
+    done = sum(row["_enriched_at"] >= at(begun) for row in table.rows())
+    table.values.append(table.values[0])
+    table.write()
+    with pytest.raises(InputError, match="key"):
+        refreshed(table, **limits)
+    table.values.pop()
+    table.write()
+    planned = preview(table.spec(**limits, items_per_batch=5), Options(now_us()))
+    assert planned.summary.reasons == {"refresh": 20 - done}
+    assert 0 < done < 20
 
 
 def test_a_refresh_that_a_limit_stopped_goes_on(table: Table) -> None:
