@@ -121,9 +121,13 @@ class Batch:
         Raises:
             SpecError: it is invalid; the message names the field and the remedy.
         """
-        # the signature is the one list of the arguments
-        given = {n: v for n, v in locals().items() if v is not None and n in _DEFAULTS}
-        fields = self.config.default_params | given
+        fields = self.config.default_params
+        # most jobs have nothing of their own but an id and texts
+        plain = model is temperature is max_tokens is response_model is enable_citations is None
+        if not (plain and provider is endpoint is params is None):
+            # the signature is the one list of the arguments
+            given = {n: v for n, v in locals().items() if v is not None and n in _DEFAULTS}
+            fields = fields | given
         if "model" not in fields:
             message = (
                 "model: name one in add_job, or for all jobs with set_default_params(model=…)."
@@ -132,6 +136,7 @@ class Batch:
         if file is None and self._add_plain(id, fields, messages, prompt):
             return self
         # as with messages, the caller may change the originals later
+        fields = dict(fields)
         if isinstance(fields.get("response_model"), dict):
             fields["response_model"] = self._checked.schemas.own(fields["response_model"])
         if "params" in fields:

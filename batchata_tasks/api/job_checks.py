@@ -18,7 +18,7 @@ from batchata_tasks.spec.job_schemas import ResponseModels
 from batchata_tasks.types.request import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
     from pathlib import Path
 
     from batchata_tasks.providers import Adapter
@@ -164,7 +164,7 @@ class CheckedJobs:
         self._passed[id(job)] = limited, content, file
 
     def plain(
-        self, fields: Mapping[str, Any], messages: object, prompt: object, *, limited: bool
+        self, fields: dict[str, Any], messages: object, prompt: object, *, limited: bool
     ) -> tuple[JobForm, tuple[str, ...]] | None:
         """Return the form of a job that has these fields, and its texts, if they are valid.
 
@@ -186,7 +186,7 @@ class CheckedJobs:
                 return None
         return form, texts
 
-    def keep_form(self, fields: Mapping[str, Any], job: Job, *, limited: bool) -> None:
+    def keep_form(self, fields: dict[str, Any], job: Job, *, limited: bool) -> None:
         """Keep the form of a job that passed its checks, and was made of these fields.
 
         Without a document, and rules of a third-party provider, what is left to check are turns.
@@ -201,7 +201,7 @@ class CheckedJobs:
             self._forms[key] = JobForm(job, roles, name, self.schemas.content(name)), adapter
 
     def _form_key(
-        self, fields: Mapping[str, Any], roles: Roles, messages: object, *, limited: bool
+        self, fields: dict[str, Any], roles: Roles, messages: object, *, limited: bool
     ) -> tuple[object, ...] | None:
         spelled = _spelled(fields)
         return None if spelled is None else (roles, messages is None, limited, spelled)
@@ -251,7 +251,7 @@ class CheckedJobs:
         return sha256
 
 
-def _spelled(fields: Mapping[str, Any]) -> bytes | None:
+def _spelled(fields: dict[str, Any]) -> bytes | None:
     """Return bytes that tell the fields of a job from those of all other jobs.
 
     Unlike ==, they tell 1 from 1.0. None if a value is of no type of JSON, nor a class: such a job
@@ -260,7 +260,7 @@ def _spelled(fields: Mapping[str, Any]) -> bytes | None:
     model = fields.get("response_model")
     # classes of known forms are kept, so that no other gets the `id` of one
     place = id(model) if isinstance(model, type) else None
-    plain = dict(fields) if place is None else {**fields, "response_model": None}
+    plain = fields if place is None else {**fields, "response_model": None}
     try:
         # takes no enums, and no types of one's own, which JSON may spell like others; is not read
         return marshal.dumps((place, plain), _EACH_VALUE)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SHOWN = 200  # characters of an answer in a repr
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class JobResult:
     """The result of a job.
 

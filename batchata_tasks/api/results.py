@@ -6,13 +6,13 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchata_tasks.api.job_result import JobResult
-from batchata_tasks.common.arrow_types import as_stored
+from batchata_tasks.common.arrow_types import as_stored, shared_values
 from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.money import PICO
 from batchata_tasks.dataset.columns import UNKNOWN_COST, dataset_schema, picodollars
@@ -38,30 +38,26 @@ from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.planning.stored_jobs import StoredJob
     from batchata_tasks.spec.jobs import JobsSpec
 
 
-class _Answer(NamedTuple):
-    """What a row of the dataset says about its job, by the columns of these names with a `_`.
-
-    `cost_usd` is nan if it is unknown.
-    """
-
-    status: str
-    error: str | None
-    response: str | None
-    citations: list[dict[str, Any]] | None
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-    batch_id: str | None
-
-
-_READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields))
+# columns of which a JobResult is made, in the order of its fields, and what else is read of a row
+_ANSWER = (
+    "_response",
+    "_citations",
+    "_input_tokens",
+    "_output_tokens",
+    "_cost_usd",
+    "_error",
+    "_status",
+    "_batch_id",
+)
+_READ = (JOB_ID, "_fingerprint", *_ANSWER)
+_FEW_VALUES = frozenset({"_error", "_status", "_batch_id"})
 _NAMED = 5  # ids that an error names
 _BY_OUTCOME = ("completed", "failed", "cancelled")  # by which other libraries list results
 _LANDED_AT = "_enriched_at"
@@ -96,39 +92,36 @@ def landed_results(spec: JobsSpec, *, rehearsal: bool = False) -> dict[str, JobR
     answered, but of a `rehearsal`.
     """
     with collector_paused():
-        version = REHEARSED_VERSION if rehearsal else FINGERPRINT_VERSION
-        asked = [
-            (job_id, fingerprint(first.hex(), terms.others, version), terms)
-            for job_id, first, terms in _fingerprints(spec)
-        ]
+        asked = {job_id: (first, terms) for job_id, first, terms in _fingerprints(spec)}
         found = undisturbed(lambda: _newest(spec, asked, rehearsal=rehearsal))
-        pairs = zip(asked, found, strict=True)
-        return {job_id: result for (job_id, _, _), result in pairs if result is not None}
+        return {job_id: found[job_id] for job_id in asked if job_id in found}
 
 
 def _newest(
-    spec: JobsSpec, asked: Sequence[tuple[str, str, Terms]], *, rehearsal: bool
-) -> list[JobResult | None]:
-    """Return the newest result of each job, given its id, its fingerprint and its terms."""
-    places = {job_id: place for place, (job_id, _, _) in enumerate(asked)}
-    found, times = list[JobResult | None]([None]) * len(asked), [-1] * len(asked)
+    spec: JobsSpec, asked: Mapping[str, tuple[bytes, Terms]], *, rehearsal: bool
+) -> dict[str, JobResult]:
+    """Return the newest result of each job by its id, given its input and its terms."""
+    version = REHEARSED_VERSION if rehearsal else FINGERPRINT_VERSION
+    found, times = dict[str, JobResult](), dict[str, int]()
     for batch in _rows(spec):
         landed = batch.column(_LANDED_AT).cast(pa.int64()).to_pylist()
         columns = [_values(batch, name) for name in _READ]
-        for landed_at, job_id, text, *values in zip(landed, *columns, strict=True):
-            place = places.get(job_id)
-            if place is None or landed_at <= times[place]:
+        for landed_at, job_id, text, *answer in zip(landed, *columns, strict=True):
+            if job_id not in asked or landed_at <= times.get(job_id, -1):
                 continue
-            _, expected, terms = asked[place]
+            first, terms = asked[job_id]
+            expected = fingerprint(first.hex(), terms.others, version)
             if text != expected and (changed(text, expected) or is_rehearsed(text) != rehearsal):
                 continue
-            times[place] = landed_at
-            found[place] = _result(job_id, terms, _Answer._make(values))
+            times[job_id] = landed_at
+            found[job_id] = _result(job_id, terms, answer)
     return found
 
 
 def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
     column = batch.column(name)
+    if name in _FEW_VALUES:
+        return shared_values(column)
     if name != "_cost_usd":
         return column.to_pylist()
     costs = picodollars(column).tolist()  # from which floats are made in a tenth of the time
@@ -187,9 +180,8 @@ def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, bytes, Terms]]:
                 yield job.id, first, job.terms
         return
     for block in source.batches([JOB_ID, INPUT, TERMS]):
-        columns = (block.rows.column(name).to_pylist() for name in (JOB_ID, INPUT, TERMS))
-        for job_id, first, spelled in zip(*columns, strict=True):
-            yield job_id, first, stored.terms(spelled)
+        ids, inputs = (block.rows.column(name).to_pylist() for name in (JOB_ID, INPUT))
+        yield from zip(ids, inputs, stored.terms_of(block.rows.column(TERMS)), strict=True)
 
 
 def stored_jobs(spec: JobsSpec) -> list[Job]:
@@ -207,27 +199,24 @@ def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def _result(job_id: str, terms: Terms, answer: _Answer) -> JobResult:
-    text, outcome = answer.response or "", answer.status
-    parsed = error = None
+def _result(job_id: str, terms: Terms, answer: Sequence[Any]) -> JobResult:
+    """Return a job's result, made of the values of its row in the columns of `_ANSWER`."""
+    response, citations, tokens_in, tokens_out, cost, error, outcome, batch_id = answer
+    text: str = response or ""
+    parsed = None
     if outcome != Outcome.SUCCEEDED:
-        error = answer.error or outcome
-    elif terms.schema is not None:
-        parsed, problem = terms.schema.read(text)
-        # it passed when it landed; its class has changed since, or something that it looks at
-        if parsed is None:
-            error, outcome = describe(ErrorCode.RESPONSE, problem), Outcome.INVALID.value
+        error = error or outcome
+    else:
+        error = None
+        if terms.schema is not None:
+            parsed, problem = terms.schema.read(text)
+            # it passed when it landed; its class has changed since, or something it looks at
+            if parsed is None:
+                error, outcome = describe(ErrorCode.RESPONSE, problem), Outcome.INVALID.value
+    asked = terms.job.enable_citations
+    cited: list[dict[str, Any]] | None = (citations or []) if asked else None
     return JobResult(
-        job_id,
-        response=text,
-        parsed_response=parsed,
-        citations=(answer.citations or []) if terms.job.enable_citations else None,
-        input_tokens=answer.input_tokens,
-        output_tokens=answer.output_tokens,
-        cost_usd=answer.cost_usd,
-        error=error,
-        outcome=outcome,
-        batch_id=answer.batch_id,
+        job_id, text, parsed, cited, tokens_in, tokens_out, cost, error, outcome, batch_id
     )
 
 

@@ -327,9 +327,9 @@ class BatchRun:
         for each job: one that was not sent, or is held (its batch did not end, or nobody knows
         whether it was accepted), says so in its error; that of a held one names what decides.
         """
-        landed = ResultsById(landed_results(self._written(), rehearsal=self._rehearsal))
+        landed = landed_results(self._written(), rehearsal=self._rehearsal)
         if not self.done:
-            return landed
+            return ResultsById(landed)
         if self.receipt is not None:
             reason = self.receipt.reason or self.receipt.result_in_words
         else:
@@ -337,18 +337,16 @@ class BatchRun:
         held = dict[str, str]()
         if self.receipt is not None and self.receipt.held_rows:
             held = held_jobs(self._written(), self._settings)
-        return ResultsById(
-            (
+        by_id = {
+            job_id: landed.get(job_id)
+            or JobResult(
                 job_id,
-                landed.get(job_id)
-                or JobResult(
-                    job_id,
-                    error=held.get(job_id, f"not sent: {reason}"),
-                    cost_usd=float("nan") if job_id in held else 0.0,
-                ),
+                error=held.get(job_id, f"not sent: {reason}"),
+                cost_usd=float("nan") if job_id in held else 0.0,
             )
             for job_id in self.jobs.ids()
-        )
+        }
+        return ResultsById(by_id)
 
     def to_arrow(self) -> pa.Table:
         """Return the rows of its jobs in the dataset as an Arrow table, in the jobs' order.

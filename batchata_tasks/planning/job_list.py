@@ -42,7 +42,7 @@ class JobForm:
         params = deepcopy(job.params)  # callers may change those of the job
         self.job = replace(job, id="", messages=None, prompt=None, params=params)
         self.destination, self.schema = job.destination(), schema
-        self.terms = stored_json(self.job, schema)
+        self.terms = stored_json(self.job, schema).decode()
         self._field, turns = "prompt", b"%b"
         if job.messages is not None:
             own = [b'{"content":%%b,"role":%b}' % orjson.dumps(role) for role in roles]
@@ -57,13 +57,13 @@ class JobForm:
         }
         self._facts = b"[" + b",".join({**facts, self._field: turns}.values()) + b"]"
 
-    def spelled(self, texts: Sequence[str]) -> tuple[str, bytes]:
+    def spelled(self, texts: Sequence[str]) -> tuple[bytes, bytes]:
         """Return a job as `stored_json` does, and what the input of its fingerprint is made of.
 
         `texts` are those of its turns.
         """
         spelled = tuple(map(orjson.dumps, texts))
-        return (self._stored % spelled).decode(), self._canonical % spelled
+        return self._stored % spelled, self._canonical % spelled
 
     def facts(self, texts: Sequence[str]) -> bytes:
         """Return the canonical JSON of all that makes a job what it is, but for its id."""
@@ -104,14 +104,14 @@ def _with_turns(fields: dict[str, Any], name: str, turns: bytes) -> bytes:
     return b"{" + b",".join(pairs) + b"}"
 
 
-def stored_json(job: Job, schema: str | None, sha256: str | None = None) -> str:
+def stored_json(job: Job, schema: str | None, sha256: str | None = None) -> bytes:
     """Return a job as JSON: without its id, and with the digests of its model and document."""
     values: dict[str, Any] = dict(zip(_FIELDS, _fields_of(job), strict=True))
     values["enable_citations"] = job.enable_citations or None
     if job.file is not None:
         values |= {"file": str(job.file.absolute()), "sha256": sha256}
     stored = {name: value for name, value in values.items() if value not in (None, {})}
-    return orjson.dumps({**stored, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps({**stored, "schema": schema}, option=orjson.OPT_SORT_KEYS)
 
 
 def _job(value: object) -> Job:

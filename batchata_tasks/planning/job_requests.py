@@ -89,7 +89,7 @@ class JobBuilder:
     def fingerprints(self, rows: RowBlock) -> Fingerprints:
         """Return the fingerprints of the jobs' base requests."""
         if INPUT in rows.batch.schema.names:
-            others = [self._stored.terms(text).others for text in rows.values(TERMS)]
+            others = [terms.others for terms in self._stored.terms_of(rows.batch.column(TERMS))]
             return Fingerprints(list(rows.values(INPUT)), others)
         jobs = self._jobs(rows, range(len(rows)))  # they were stored by an older version
         return Fingerprints(inputs_of_jobs(jobs), [job.terms.others for job in jobs])
@@ -104,8 +104,9 @@ class JobBuilder:
 
     def _jobs(self, rows: RowBlock, places: Sequence[int]) -> list[StoredJob]:
         """Return the jobs at some places of a block."""
-        names = [JOB_ID, JOB] + [TERMS] * (TERMS in rows.batch.schema.names)
-        columns = map(rows.values, names)
+        columns = [rows.values(JOB_ID), rows.values(JOB)]
+        if TERMS in rows.batch.schema.names:
+            columns.append(self._stored.terms_of(rows.batch.column(TERMS)))
         return self._stored.read(*[[column[place] for place in places] for column in columns])
 
     def _request(self, job: StoredJob) -> BuiltRequest:

@@ -26,7 +26,7 @@ from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.spec.job_schemas import ResponseModels
@@ -43,7 +43,10 @@ _COLUMNS = pa.schema(
         pa.field(TERMS, pa.string()),
     ]
 )
-_CONTENT = "content"  # of a file that a job was taken out of: the digest of those that it has
+# in the footer of a file that a job was taken out of: the digest of the jobs that it has
+_CONTENT = "content"
+# in the footer of each file: how its digest is made; without it, as by `_content_as_before`
+_DIGEST, _DIGEST_VERSION = "digest", "v2"
 _COMPARED = 1 << 20  # bytes at a time
 
 
@@ -105,13 +108,15 @@ def require_whole(path: Path) -> None:
         SpecError: it cannot be read, or has other jobs than those that it is named by.
     """
     try:
-        source, content = open_source(str(path)), hashlib.sha256()
-        for block in source.batches([JOB_ID, JOB]):
-            columns = (block.rows.column(name).to_pylist() for name in (JOB_ID, JOB))
-            content.update(orjson.dumps(list(zip(*columns, strict=True))))
-        # older versions may have named a file otherwise
+        source = open_source(str(path))
         with errors_of(str(path)):
             footer = pq.read_metadata(path).metadata or {}
+        spelled = _content if _DIGEST.encode() in footer else _content_as_before
+        content = hashlib.sha256()
+        for block in source.batches([JOB_ID, JOB]):
+            for one in spelled(block.rows):
+                content.update(one)
+        # older versions may have named a file otherwise
         noted = footer.get(_CONTENT.encode(), path.stem.encode()).decode()
         is_whole = INPUT not in source.names() or content.hexdigest().startswith(noted)
         problem = "" if is_whole else ": it has other jobs than it had"
@@ -152,10 +157,11 @@ def _write_anew(path: Path, jobs: pa.Table, aside: Path) -> None:
         pq.ParquetWriter(stream, jobs.schema, compression="zstd") as writer,
     ):
         for block in jobs.combine_chunks().to_batches(BATCH_ROWS):
-            columns = (block.column(name).to_pylist() for name in (JOB_ID, JOB))
-            content.update(orjson.dumps(list(zip(*columns, strict=True))))
+            for one in _content(block):
+                content.update(one)
             writer.write_batch(block)
-        writer.add_key_value_metadata({_CONTENT: content.hexdigest()})
+        noted = {_CONTENT: content.hexdigest(), _DIGEST: _DIGEST_VERSION}
+        writer.add_key_value_metadata(noted)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
@@ -166,18 +172,34 @@ def _file_of(rows: _Rows, jobs: Sequence[Job | PlainJob]) -> tuple[str, memoryvi
     read again. It follows from the jobs as they are stored, and is no part of the digest.
     """
     content, file = hashlib.sha256(), BytesIO()
-    with pq.ParquetWriter(file, _COLUMNS, compression="zstd") as writer:
+    # no two jobs are alike, so that a dictionary of them would only take time
+    with pq.ParquetWriter(file, _COLUMNS, compression="zstd", use_dictionary=[TERMS]) as writer:
         for start in range(0, len(jobs), BATCH_ROWS):
             block = map(rows.of, jobs[start : start + BATCH_ROWS])
             ids, texts, turns, terms = zip(*block, strict=True)
-            content.update(orjson.dumps(list(zip(ids, texts, strict=True))))
             columns = ids, texts, inputs_of_texts(turns), terms
             arrays = [
                 pa.array(values, field.type)
                 for values, field in zip(columns, _COLUMNS, strict=True)
             ]
-            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_COLUMNS))
+            batch = pa.RecordBatch.from_arrays(arrays, schema=_COLUMNS)
+            for one in _content(batch):
+                content.update(one)
+            writer.write_batch(batch)
+        writer.add_key_value_metadata({_DIGEST: _DIGEST_VERSION})
     return content.hexdigest(), file.getbuffer()
+
+
+def _content(jobs: pa.RecordBatch) -> Iterator[bytes]:
+    """Yield what the digest of a file is made of; an object in JSON tells itself where it ends."""
+    yield orjson.dumps(jobs.column(JOB_ID).to_pylist())
+    yield from jobs.column(JOB).cast(pa.binary()).to_pylist()
+
+
+def _content_as_before(jobs: pa.RecordBatch) -> Iterator[bytes]:
+    """Yield what older versions made the digest of."""
+    columns = (jobs.column(name).to_pylist() for name in (JOB_ID, JOB))
+    yield orjson.dumps(list(zip(*columns, strict=True)))
 
 
 class _Rows:
@@ -193,7 +215,7 @@ class _Rows:
         self._digest_of = cache(digest_of)
         self._reader = StoredJobs(schemas.by_digest())
 
-    def of(self, job: Job | PlainJob) -> tuple[str, str, bytes, str]:
+    def of(self, job: Job | PlainJob) -> tuple[str, bytes, bytes, str]:
         """Return a job's id, the job as JSON, and what its fingerprint is made of."""
         if isinstance(job, tuple):
             job_id, place, texts = job

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from batchata_tasks.common.arrow_types import shared_values
 from batchata_tasks.common.canonical import canonical
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.planning.fingerprint import inputs_of_texts, other_parts, part
@@ -20,6 +21,8 @@ from batchata_tasks.spec.job import Job, params_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
 
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.document import Document
@@ -98,21 +101,29 @@ class StoredJobs:
         self._terms: dict[str, Terms] = {}
 
     def read(
-        self, job_ids: Sequence[str], texts: Sequence[str], terms: Sequence[str] | None = None
+        self,
+        job_ids: Sequence[str],
+        texts: Sequence[str | bytes],
+        terms: Sequence[Terms] | None = None,
     ) -> list[StoredJob]:
         """Return jobs, from their ids and their other fields as JSON; and their terms, if known."""
         known = repeat(None, len(texts)) if terms is None else terms
         return [self._read(*one) for one in zip(job_ids, texts, known, strict=True)]
 
-    def _read(self, job_id: str, text: str, spelled: str | None) -> StoredJob:
+    def _read(self, job_id: str, text: str | bytes, terms: Terms | None) -> StoredJob:
         fields: dict[str, Any] = orjson.loads(text)
         messages, prompt = fields.pop("messages", None), fields.pop("prompt", None)
         file, sha256 = fields.pop("file", None), fields.pop("sha256", None)
         texts = _texts(messages, prompt) if file is None else None
-        terms = self.terms(orjson.dumps(fields).decode() if spelled is None else spelled)
+        if terms is None:
+            terms = self._terms_of(orjson.dumps(fields).decode())
         return StoredJob(job_id, terms, messages, prompt, file, sha256, texts)
 
-    def terms(self, spelled: str) -> Terms:
+    def terms_of(self, spelled: pa.Array) -> list[Terms]:
+        """Return the terms of jobs, of each as JSON; most jobs share theirs."""
+        return list(map(self._terms_of, shared_values(spelled)))
+
+    def _terms_of(self, spelled: str) -> Terms:
         """Return the terms that have these fields, as JSON."""
         if (known := self._terms.get(spelled)) is None:
             if len(self._terms) >= _TERMS_KEPT:

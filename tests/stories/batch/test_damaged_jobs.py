@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
 from batchata_tasks import Batch, SpecError, StateManager
+from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.operations.rebuild import spec_of_jobs
+from batchata_tasks.planning.job_store import drop_jobs, require_whole
 from tests.support.jobs import CLAUDE, sent
 from tests.support.waiting import until
 
@@ -99,3 +103,22 @@ def test_without_the_jobs_one_sentence_says_what_to_do(
         with pytest.raises(SpecError, match=r"^jobs: .* is damaged.*Run the program that adds"):
             look()
     assert sent(emulator) == 4
+
+
+def test_the_file_of_an_older_version_is_whole_until_it_is_damaged() -> None:
+    """Its digest was made of pairs; it stays whole if a job is taken out of it."""
+    batch().run()
+    jobs = pq.read_table(jobs_file()).replace_schema_metadata(None)
+    pairs = zip(jobs["job_id"].to_pylist(), jobs["job"].to_pylist(), strict=True)
+    folder = DatasetFolder("older")
+    folder.create()
+    folder.jobs.mkdir()
+    older = folder.jobs / f"{hashlib.sha256(orjson.dumps(list(pairs))).hexdigest()[:32]}.parquet"
+    pq.write_table(jobs, older)
+    require_whole(older)
+    assert drop_jobs(folder, "3") == 1
+    require_whole(older)
+    for change in (jobs.slice(1), jobs.take([1, 0, 2, 3])):
+        pq.write_table(change, older)
+        with pytest.raises(SpecError, match="has other jobs than it had"):
+            require_whole(older)
