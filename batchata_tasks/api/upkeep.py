@@ -65,21 +65,27 @@ def revalidate(
     response_model: type[BaseModel] | dict[str, Any] | str,
     *,
     dry_run: bool = False,
+    mark_invalid: bool = False,
 ) -> Revalidated:
     """Read the kept answers of a dataset by a response model, for free.
 
     Rows that it takes become valid, or stay so, and the next run under it does not send them again.
-    Those that it does not take stay as they are.
+    Those that it does not take stay as they are. `plan` and each run tell if the model's code has
+    changed since the answers were checked by it.
 
     Args:
         output: the folder of the dataset: `output` of `enrich`, or `results_dir` of a `Batch`.
         response_model: the model that the next run has: a Pydantic class, JSON Schema, or the
             reference of a class as in a spec. Of a Batch, that of all its jobs.
         dry_run: only tell what would change, and write nothing.
+        mark_invalid: make rows invalid that landed under the same schema, and that only a stricter
+            validator refuses. Their columns are empty then (`_response` keeps the answer), and the
+            next run sends them, or, if their attempts are used up, one with `retry_failed`.
 
     Returns:
         How many rows `became_valid`, are `kept` though of another model, have values `filled`, are
-        `no_longer_valid` or `still_invalid`; `lines()` has it in words.
+        `no_longer_valid` (`marked` of these became invalid) or `still_invalid`; `lines()` has it in
+        words.
 
     Raises:
         SpecError: there is no dataset, the model does not fit it, a run is unfinished, or the jobs
@@ -89,7 +95,9 @@ def revalidate(
     """
     settings = Settings()
     answers = AnswerSchemas(_schema(response_model, settings.roots()))
-    return revalidate_in(_path(output), answers, settings, dry_run=dry_run)
+    return revalidate_in(
+        _path(output), answers, settings, dry_run=dry_run, mark_invalid=mark_invalid
+    )
 
 
 def _schema(model: object, roots: Iterable[Any]) -> ResponseSchema:

@@ -19,6 +19,14 @@ def revalidate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would change, and write nothing.")
     ] = False,
+    mark_invalid: Annotated[
+        bool,
+        typer.Option(
+            "--mark-invalid",
+            help="Make rows invalid that only a stricter validator refuses, so that they alone are "
+            "sent again.",
+        ),
+    ] = False,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
@@ -27,7 +35,9 @@ def revalidate(
     For a response model that was mended, or changed in its validators: what the dataset keeps of
     each answer (`_response`) is read anew. Rows that today's model does not take are told, and stay
     as they are: the next run sends what another model answered; what landed under the same schema,
-    and only a stricter validator refuses, stays valid, and is not sent again.
+    and only a stricter validator refuses, stays valid, and is not sent again. With --mark-invalid
+    it is as if such a row had landed invalid: its columns are empty (`_response` keeps the answer),
+    and the next run sends it, or, if its attempts are used up, one with --retry-failed.
 
     A run that stopped half-way has to be finished, or cancelled, first. For a Batch, and for
     frames, it is `batchata_tasks.revalidate` in Python.
@@ -39,7 +49,9 @@ def revalidate(
 
     with boundary(_CARRIES_ON, spec), for_console(err) as progress:
         loaded = load(spec, overrides, None)
-        report = revalidate_spec(loaded, Settings(), progress, dry_run=dry_run)
+        report = revalidate_spec(
+            loaded, Settings(), progress, dry_run=dry_run, mark_invalid=mark_invalid
+        )
     print_result(report, as_json=as_json)
 
 

@@ -45,6 +45,7 @@ class DatasetFolder:
         self.deleting = self.own / "deleting.bin"  # keys (digests) whose rows are being taken out
         self.renames = self.own / "renames.json"  # of columns
         self.changes = self.own / "changes.json"  # models that read answers anew, forgotten rows
+        self.checked = self.own / "checked.json"  # by the code of which response models
         self.last_error = self.own / "last_error.json"  # of the last start, for `batchata status`
 
     @classmethod

@@ -32,7 +32,15 @@ from batchata_tasks.execution.earlier_results import EarlierResults
 from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.overdue import set_aside
-from batchata_tasks.execution.reread import REREAD, as_landed, by_schema, invalid_in, readings_of
+from batchata_tasks.execution.reread import (
+    INVALID,
+    NAMED,
+    REREAD,
+    as_landed,
+    by_schema,
+    invalid_in,
+    readings_of,
+)
 from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import rows_named
@@ -54,7 +62,6 @@ if TYPE_CHECKING:
 
 _ERRORS_KEPT = 5
 _ERROR_CHARS = 200
-_INVALID, _NAMED = "invalid", 1000  # of a commit: the custom_ids, if they are not too many
 
 
 def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
@@ -129,7 +136,7 @@ class _Part:
         columns = self._columns(answers.common)
         commit, live = commit_of(context.folder, chunk.id), context.run.held.answers
         self._readings = readings_of(commit, self._columns, live)
-        self._invalid: list[str] | None = commit.get(_INVALID)
+        self._invalid: list[str] | None = commit.get(INVALID)
         self._answers, self._schema = answers, columns
         self.dataset = Dataset(
             context.folder.data,
@@ -258,7 +265,7 @@ def _land(
             "begins": start_of(paths) if report.broken_lines and not report.read_lines else None,
             "unreadable_batch": is_unreadable(chunk, report),
             # else nobody knows, if rows are landed again, whether a class has become stricter
-            **({_INVALID: invalid} if len(invalid) <= _NAMED else {}),
+            **({INVALID: invalid} if len(invalid) <= NAMED else {}),
             # rows are landed once more if the dataset's files were lost
             **{name: before[name] for name in (FORGOTTEN, REREAD) if name in before},
         }

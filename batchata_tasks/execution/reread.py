@@ -17,7 +17,7 @@ from batchata_tasks.dataset.columns import conformed
 from batchata_tasks.execution.lost_files import commit_of_landed
 from batchata_tasks.planning.fingerprint import schema_part, schema_part_of, with_schema
 from batchata_tasks.schema.answers import AnswerSchemas
-from batchata_tasks.types.outcome import Outcome
+from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchata_tasks.schema.response import ResponseSchema
 
 REREAD = "reread"  # of a commit: the models, the last one last
+INVALID, NAMED = "invalid", 1000  # of a commit: the custom_ids, if they are not too many
 READABLE = frozenset({Outcome.SUCCEEDED.value, Outcome.INVALID.value})
 DECIDING = ("_status", "_fingerprint", "_response")
 
@@ -77,6 +78,44 @@ class Reading:
         ]
         return Reread(pa.RecordBatch.from_arrays(columns, schema=self.schema), values)
 
+    def marked(self, rows: pa.RecordBatch, read: Reread) -> pa.RecordBatch:
+        """Return what `read` made of rows, with those invalid that landed under it as valid.
+
+        They are now as if they had landed so: with the reason, and without values.
+        """
+        refused = [
+            describe(ErrorCode.RESPONSE, self._problem(text))
+            if value is None and self.is_refused(status, fingerprint, text)
+            else None
+            for value, status, fingerprint, text in zip(
+                read.values, *(rows.column(name).to_pylist() for name in DECIDING), strict=True
+            )
+        ]
+        if not any(refused):
+            return read.rows
+        is_refused = pa.array([error is not None for error in refused], pa.bool_())
+        arrays = {
+            "_status": pa.scalar(Outcome.INVALID.value),
+            "_error": pa.array(refused, pa.string()),
+            **{name: pa.scalar(None, self.schema.field(name).type) for name in self.answers},
+        }
+        columns = [
+            pc.if_else(is_refused, arrays[name], read.rows.column(name))
+            if name in arrays
+            else read.rows.column(name)
+            for name in self.schema.names
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def is_refused(self, status: str, fingerprint: str, text: str | None) -> bool:
+        """Whether a row that the model does not take landed under its schema, as valid."""
+        readable = status == Outcome.SUCCEEDED and _is_readable(status, fingerprint, text)
+        return readable and schema_part(fingerprint) == self.part
+
+    def _problem(self, text: str | None) -> str:
+        common = self.model.common
+        return "" if common is None or text is None else common.parse(text)[1]
+
 
 def invalid_in(rows: pa.RecordBatch) -> list[str]:
     """Return the custom_ids of rows whose answers were refused."""
@@ -124,6 +163,20 @@ def note_reading(held: HeldDataset, chunk_ids: Iterable[str], reading: Reading) 
         if (commit := commit_of_landed(held, chunk_id)) is not None:
             held.require_lease()
             write_json(held.folder.commit(chunk_id), noting(commit, reading.model, reading.part))
+
+
+def note_marked(held: HeldDataset, marked: Mapping[str, Iterable[str]]) -> None:
+    """Let commits say which of their rows are invalid from now on (custom_ids), before they are.
+
+    Of too many, a commit names none: then the class decides, if they are landed again.
+    """
+    for chunk_id, names in marked.items():
+        commit = commit_of_landed(held, chunk_id)
+        if commit is not None and INVALID in commit:
+            held.require_lease()
+            invalid = sorted({*commit.pop(INVALID), *names})
+            more = {INVALID: invalid} if len(invalid) <= NAMED else {}
+            write_json(held.folder.commit(chunk_id), {**commit, **more})
 
 
 def noting(commit: Mapping[str, Any], model: AnswerSchemas, part: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchata_tasks.execution.checked import note_checked
 from batchata_tasks.ledger import UNTIL_LOOKED_AT
 from batchata_tasks.operations.held_by_spec import held_by_spec
 from batchata_tasks.operations.held_folder import held_folder
@@ -27,17 +28,22 @@ def revalidate(
     progress: Progress | None = None,
     *,
     dry_run: bool = False,
+    mark_invalid: bool = False,
 ) -> Revalidated:
     """Read the kept answers of a spec's dataset by its response model, and write what changed.
 
-    With `dry_run` nothing is written. A row that today's model does not take stays as it is. A run
-    that stopped for invalid answers, such as by its pilot, does so no more if some became valid.
+    With `dry_run` nothing is written. A row that today's model does not take stays as it is; with
+    `mark_invalid` it becomes invalid, if it landed under the same schema. A run that stopped for
+    invalid answers, such as by its pilot, does so no more if some became valid.
 
     Raises:
         BatchataError: see `held_by_spec`.
     """
     with held_by_spec(spec, settings, progress, "revalidating") as dataset:
-        return _revalidated(dataset, dataset.ready.table.answers, dry_run=dry_run)
+        answers = KeptAnswers(
+            dataset.dataset, dataset.ready.table.answers, mark_invalid=mark_invalid
+        )
+        return _revalidated(dataset, answers, dry_run=dry_run)
 
 
 def revalidate_in(
@@ -47,6 +53,7 @@ def revalidate_in(
     progress: Progress | None = None,
     *,
     dry_run: bool = False,
+    mark_invalid: bool = False,
 ) -> Revalidated:
     """Read the kept answers of the dataset in a folder by a response model, whatever fills it.
 
@@ -54,11 +61,11 @@ def revalidate_in(
         BatchataError: see `held_folder`.
     """
     with held_folder(output, settings, progress, "revalidating", answers) as dataset:
-        return _revalidated(dataset, answers, dry_run=dry_run)
+        kept = KeptAnswers(dataset.dataset, answers, mark_invalid=mark_invalid)
+        return _revalidated(dataset, kept, dry_run=dry_run)
 
 
-def _revalidated(dataset: HeldFolder, model: AnswerSchemas, *, dry_run: bool) -> Revalidated:
-    answers = KeptAnswers(dataset.dataset, model)
+def _revalidated(dataset: HeldFolder, answers: KeptAnswers, *, dry_run: bool) -> Revalidated:
     report, parts = answers.look()
     if not dry_run:
         dataset.require_no_unfinished_run(
@@ -68,6 +75,7 @@ def _revalidated(dataset: HeldFolder, model: AnswerSchemas, *, dry_run: bool) ->
         dataset.adopt_columns()
         landed = [part for part in parts if part not in dataset.unfinished]
         answers.write(landed, dataset.held)
+        note_checked(dataset.held, answers.model, all_rows=True)
         if report.became_valid:  # it may have stopped for these very answers
             dataset.end_stopped_run()
     return report

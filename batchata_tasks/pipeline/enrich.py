@@ -10,6 +10,7 @@ from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.execution.changes import agree_on_changes
+from batchata_tasks.execution.checked import code_changed, note_checked
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.filled_by import note_spec, require_own_spec
@@ -32,7 +33,7 @@ from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
 from batchata_tasks.pipeline.rehearsals import end_rehearsals
 from batchata_tasks.pipeline.results_lacking import waits_for_results
-from batchata_tasks.pipeline.revalidation import read_again
+from batchata_tasks.pipeline.revalidation import code_changed_words, read_again
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.spending import announce, close_unsent
 from batchata_tasks.pipeline.start import start_run, unfinished_run
@@ -148,7 +149,11 @@ def _run(context: PlanningRun, steps: Steps) -> Receipt:
     note_spec(context.held.folder, context.spec)  # a run that is refused takes nothing over
     context.state.no_results = waits_for_results(context)
     _report_plan(context)
+    if code_changed(context.folder, context.answers):
+        context.log(f"{code_changed_words(context.spec)}.")
     announce(context)
+    if context.plan().requests:
+        note_checked(context.held, context.answers)
     try:
         limit_reached = send_pilot(context, steps) or _send_rounds(context, steps)
         judge(context)

@@ -5,6 +5,7 @@ What a mended model takes by now is not asked for, and not paid for, again.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,14 @@ from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.dataset.part_files import chunks_in, part_of_chunk
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.execution.changes import Changes, note_changes
-from batchata_tasks.execution.reread import DECIDING, READABLE, Reading, note_reading
+from batchata_tasks.execution.reread import (
+    DECIDING,
+    NAMED,
+    READABLE,
+    Reading,
+    note_marked,
+    note_reading,
+)
 from batchata_tasks.planning.fingerprint import schema_part, schema_part_of
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.sources.forms import FrameSource
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.execution.reread import Reread
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.planning.table import PreparedTable
     from batchata_tasks.schema.answers import AnswerSchemas
@@ -34,7 +43,12 @@ if TYPE_CHECKING:
 
 _STAYS = (
     "which landed under the same schema: they stay valid in the dataset, with their values, and no "
-    "run sends them again, but one with `--refresh`, which sends all"
+    "run sends them again, but one with `--refresh`, which sends all; `--mark-invalid` makes them "
+    "invalid, so that they alone are sent again"
+)
+_MARKED = (
+    "invalid from now on, without values (`_response` keeps the answer): the next run sends them "
+    "if they have attempts left, else one with `--retry-failed`"
 )
 _STILL = (
     "unchanged; the next run sends those of another response model, and those with attempts left"
@@ -49,7 +63,8 @@ class Revalidated:
     them again. `filled` have another value in a column, such as one that a model between lacked.
     `no_longer_valid` succeeded when they landed; `example` says what is wrong with one of them.
     Those of another response model are sent by the next run (`no_longer_valid_to_send`). The others
-    landed under the same schema (a validator became stricter): they stay valid, and are not sent.
+    landed under the same schema (a validator became stricter): they stay valid, and are not sent,
+    unless they are `marked`, which makes them invalid.
     `still_invalid` are as they were. Rows without an answer are not counted.
     """
 
@@ -58,6 +73,7 @@ class Revalidated:
     filled: int = 0
     no_longer_valid: int = 0
     no_longer_valid_to_send: int = 0
+    marked: int = 0
     still_invalid: int = 0
     example: str | None = None
 
@@ -65,6 +81,10 @@ class Revalidated:
     def gained(self) -> int:
         """How many rows a run needs no longer send."""
         return self.became_valid + self.kept
+
+    @property
+    def _staying(self) -> int:
+        return self.no_longer_valid - self.no_longer_valid_to_send - self.marked
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -81,7 +101,8 @@ class Revalidated:
                 self.no_longer_valid_to_send,
                 "of another response model: unchanged, and sent again by the next run",
             ),
-            ("No longer valid", self.no_longer_valid - self.no_longer_valid_to_send, _STAYS),
+            ("No longer valid", self._staying, _STAYS),
+            ("Marked", self.marked, _MARKED),
             ("Still invalid", self.still_invalid, _STILL),
         ]
         lines = [
@@ -122,11 +143,15 @@ def read_again(held: HeldDataset, table: PreparedTable) -> None:
 class KeptAnswers:
     """The answers in a dataset, read by the common response model of `answers`.
 
-    The types of the dataset's columns must be settled (see `settle`).
+    With `mark_invalid` the rows that landed under its schema, and that it does not take, become
+    invalid. The types of the dataset's columns must be settled (see `settle`).
     """
 
-    def __init__(self, dataset: Dataset, answers: AnswerSchemas) -> None:
-        self._dataset = dataset
+    def __init__(
+        self, dataset: Dataset, answers: AnswerSchemas, *, mark_invalid: bool = False
+    ) -> None:
+        self.model, self._marks, self._dataset = answers, mark_invalid, dataset
+        self._marked = defaultdict[str, list[str]](list)  # custom_ids by chunk
         self._schema = answers.common
         part, names = schema_part_of(answers.common), dataset.answers
         self._reading = Reading(answers, part, dataset.schema, names)
@@ -138,7 +163,7 @@ class KeptAnswers:
         for part, batch in self._dataset.rows(self._dataset.schema.names):
             with collector_paused():
                 before = self._dataset.conformed(batch)
-                after, values = self._reading.read(before)
+                after, values = self._read(before)
                 self._count(before, after, values, report)
                 if not after.equals(before):
                     parts[part] = None
@@ -152,8 +177,14 @@ class KeptAnswers:
         files = self._dataset.parts()
         chunks = {chunk for part in parts for chunk in chunks_in(files[part])}
         note_reading(held, sorted(chunks), self._reading)
-        self._dataset.change(parts, lambda batch: self._reading.read(batch).rows)
+        note_marked(held, {chunk: self._marked[chunk] for chunk in chunks & self._marked.keys()})
+        self._dataset.change(parts, lambda batch: self._read(batch).rows)
         note_changes(held, self._reading.part)
+
+    def _read(self, rows: pa.RecordBatch) -> Reread:
+        """Return rows as they are from now on."""
+        read = self._reading.read(rows)
+        return read._replace(rows=self._reading.marked(rows, read)) if self._marks else read
 
     def _count(
         self,
@@ -163,8 +194,8 @@ class KeptAnswers:
         report: Revalidated,
     ) -> None:
         changed = row_hashes(before, self._answers) != row_hashes(after, self._answers)
-        columns = (before.column(name).to_pylist() for name in DECIDING)
-        for place, (status, fingerprint, text) in enumerate(zip(*columns, strict=True)):
+        columns = [before.column(name).to_pylist() for name in (*DECIDING, "_custom_id")]
+        for place, (status, fingerprint, text, name) in enumerate(zip(*columns, strict=True)):
             if text is None or status not in READABLE:
                 continue
             succeeded = status == Outcome.SUCCEEDED
@@ -173,6 +204,9 @@ class KeptAnswers:
                 report.no_longer_valid += succeeded
                 report.no_longer_valid_to_send += succeeded and of_another
                 report.still_invalid += not succeeded
+                if self._marks and self._reading.is_refused(status, fingerprint, text):
+                    report.marked += 1
+                    self._note_marked(name)
                 if succeeded and report.example is None:
                     report.example = self._why_not(before, place, text)
             elif not succeeded:
@@ -181,6 +215,11 @@ class KeptAnswers:
                 report.kept += 1
             else:
                 report.filled += bool(changed[place])
+
+    def _note_marked(self, name: str) -> None:
+        names = self._marked[name.partition("-")[0]]
+        if len(names) <= NAMED:  # of more, a commit names none
+            names.append(name)
 
     def _why_not(self, rows: pa.RecordBatch, place: int, text: str) -> str:
         """Return what is wrong with an answer, and whose it is."""
@@ -203,6 +242,14 @@ def valid_by_now(table: PreparedTable, summary: PlanSummary) -> int:
         return 0
     report, _ = KeptAnswers(table.dataset, table.answers).look()
     return min(report.gained, asked_for)
+
+
+def code_changed_words(spec: RunSpec) -> str:
+    """Return the sentence about a response model whose code has changed."""
+    return (
+        "the code of the response model has changed since answers were checked by it: "
+        f"{kept_by(spec)} reads them again, for free, and tells which it no longer takes"
+    )
 
 
 def kept_by(spec: RunSpec) -> str:

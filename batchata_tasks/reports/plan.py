@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.checked import code_changed
 from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.filled_by import require_own_spec
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
@@ -97,6 +98,7 @@ def preview(
         stopped=_stopped(ready, open_run, options),
         in_the_way=(*_unset_keys(ready), *ways),
         valid_by_now=valid,
+        model_changed=code_changed(DatasetFolder(spec.output), ready.table.answers),
         cancel_asked=stop == StopReason.CANCEL,
         open_batches=sum(
             chunk.state not in SET_ASIDE and chunk.id not in ahead.chunks for chunk in unfinished

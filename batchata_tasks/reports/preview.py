@@ -11,7 +11,7 @@ from batchata_tasks.common.money import dollars, exact
 from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.pipeline.lost import InFlight
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
-from batchata_tasks.pipeline.revalidation import kept_by
+from batchata_tasks.pipeline.revalidation import code_changed_words, kept_by
 from batchata_tasks.planning.estimate import based_on
 from batchata_tasks.planning.limits import limits_of
 from batchata_tasks.planning.renamed import renamed_words
@@ -51,6 +51,7 @@ class Preview:
     stopped: str | None = None
     in_the_way: tuple[str, ...] = ()  # what a run would end with before it sends anything
     valid_by_now: int = 0  # rows whose kept answers today's response model takes, though not before
+    model_changed: bool = False  # the code of the response model, since answers were checked by it
     cancel_asked: bool = False  # of an earlier run, and not done: the next run carries it out
     open_batches: int = 0  # of an earlier run; a run lands them first
     # rows in files that were lost; how many requests of the plan they answer is not known before
@@ -100,6 +101,7 @@ class Preview:
             "stopped": self.stopped,
             "in_the_way": list(self.in_the_way),
             "valid_by_now": self.valid_by_now,
+            "model_changed": self.model_changed,
             "cancel_asked": self.cancel_asked,
             "notes": list(self.notes),
             "sample": None if self.sample is None else self.sample.to_json(),
@@ -153,6 +155,8 @@ class Preview:
             how = kept_by(self.spec)
             text = f"{rows} an answer that today's response model takes: {how} keeps it, for free"
             lines.append(("Answers", text))
+        if self.model_changed:
+            lines.append(("Answers", code_changed_words(self.spec)))
         return lines + [("Answers", text) for text in summary.misfit_texts()]
 
     def _sending(self) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import is_unicode
 from batchata_tasks.common.validation import first_error
+from batchata_tasks.schema.model_code import code_digest
 from batchata_tasks.schema.moments import first_number, has_moments
 from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, model_of
 from batchata_tasks.schema.plain_values import NotPlainError, plain_check
@@ -92,6 +93,11 @@ class ResponseSchema:
             message = f"{label}: answers cannot be checked against the schema: {reason}"
             raise SpecError(message) from error
         return cls(str(schema.get("title") or "Response"), label, root, model, built=True)
+
+    @property
+    def code(self) -> str | None:
+        """A digest of the code that decides on answers; None if there is none but the schema."""
+        return None if self._built else code_digest(self._model)
 
     def parse(self, text: str) -> tuple[dict[str, Any] | None, str]:
         """Return the answer's columns, or None and a sentence about the first error.

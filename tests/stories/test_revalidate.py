@@ -60,7 +60,8 @@ class Label(BaseModel):
 TO_BE_SENT = "of another response model: unchanged, and sent again by the next run"
 STAY = (
     "which landed under the same schema: they stay valid in the dataset, with their values, and no "
-    "run sends them again, but one with `--refresh`, which sends all"
+    "run sends them again, but one with `--refresh`, which sends all; `--mark-invalid` makes them "
+    "invalid, so that they alone are sent again"
 )
 
 

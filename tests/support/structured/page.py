@@ -50,6 +50,11 @@ columns that land.
   model that satisfy this one are kept, so that no run sends them again, and columns that a model
   between lacked are filled. What this model does not take is told and stays as it is. `plan` says
   how many rows it would keep; `--dry-run` tells all of it.
+- A validator that became stricter changes no schema, so no row is sent again for it. `plan` and
+  `run` tell that the code of the class has changed (the class and what it names in your own files,
+  without comments and docstrings) until `batchata revalidate SPEC` has read the answers by it. With
+  `--mark-invalid` the rows that it no longer takes become `invalid`, and these are sent again: by
+  the next run, or by one with `--retry-failed` if their attempts are used up.
 - Dates and times are asked for in ISO 8601. A number, also as a text such as "2024", is `invalid`,
   where Pydantic would read seconds since 1970.
 - Maps are refused. Anthropic's own helper sends them as objects without fields, so that every

@@ -1,0 +1,101 @@
+"""The digest of a response model's code changes with what may decide on an answer, and only so."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import create_model
+
+from batchata_tasks.schema.model_code import code_digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RULES = """
+LEAST = 3
+
+def long_enough(value: str) -> str:
+    if len(value) < LEAST:
+        raise ValueError("too short")
+    return value
+
+def unused() -> int:
+    return 1
+"""
+MODELS = '''
+from typing import Annotated
+from pydantic import AfterValidator, BaseModel
+from rules_of_a_team import long_enough
+
+class Part(BaseModel):
+    name: Annotated[str, AfterValidator(long_enough)]
+
+class Label(BaseModel):
+    """What it is."""
+
+    parts: "list[Part]"  # of which there may be none
+
+class Other(BaseModel):
+    score: int
+'''
+
+
+@pytest.fixture
+def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that gives the digest of Label under other code."""
+    names = ("rules_of_a_team", "models_of_a_team")
+
+    def load(name: str, text: str) -> Any:
+        path = tmp_path / f"{name}.py"
+        path.write_text(text)
+        spec = spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    def of(old: str = "", new: str = "") -> str | None:
+        load(names[0], RULES.replace(old, new))
+        return code_digest(load(names[1], MODELS.replace(old, new)).Label)
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return of
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("LEAST = 3", "LEAST = 4"),
+        ("len(value) < LEAST", "len(value) <= LEAST"),
+        ("name: Annotated", "title: Annotated"),
+        ("list[Part]", "list[Part] | None"),
+    ],
+)
+def test_what_decides_on_an_answer_changes_it(digest: Any, old: str, new: str) -> None:
+    """Fields, nested models, validators of other files, and what these use."""
+    assert digest() is not None
+    assert digest(old, new) != digest()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  # of which there may be none", ""),
+        ('"""What it is."""', '"""What it may be."""'),
+        ("score: int", "score: float"),
+        ("return 1", "return 2"),
+    ],
+)
+def test_nothing_else_does(digest: Any, old: str, new: str) -> None:
+    """Remarks, docstrings, other models, and functions that the model does not use."""
+    assert digest(old, new) == digest()
+
+
+def test_a_model_without_code_has_no_digest() -> None:
+    """One that is made by a call, say: nobody could tell whether it changed."""
+    assert code_digest(create_model("Made", label=(str, ...))) is None
