@@ -65,6 +65,16 @@ def note_changes(held: HeldDataset, *rereads: str) -> None:
     Changes(known.rereads.union(rereads), number).write(held)
 
 
+def read_no_more(held: HeldDataset) -> None:
+    """Let the folder know of no model: rows came back in it as none but their own reads them.
+
+    The ledger goes on knowing of them, so that a run reads the rows again.
+    """
+    known = Changes.read(held.folder)
+    _tell_rereads(held, known)
+    Changes(frozenset(), known.forgotten).write(held)
+
+
 def agree_on_changes(held: HeldDataset, dataset: Dataset) -> None:
     """Let ledger and folder know the same of models and forgotten rows, if one of them is older.
 
@@ -73,15 +83,19 @@ def agree_on_changes(held: HeldDataset, dataset: Dataset) -> None:
     Raises:
         SpecError: the dataset's key is another one.
     """
-    known, ledger, lease = Changes.read(held.folder), held.ledger, held.lease
-    for part in sorted(known.rereads - ledger.rereads(lease.dataset_id)):
-        ledger.note_reread(lease, part)
-    number = ledger.forgotten_number(lease.dataset_id)
+    known, ledger = Changes.read(held.folder), held.ledger
+    _tell_rereads(held, known)
+    number = ledger.forgotten_number(held.lease.dataset_id)
     if known.forgotten > number:
         _tell_ledger(held)
     elif known.forgotten < number:
         _forget_again(held, dataset)
     note_changes(held)
+
+
+def _tell_rereads(held: HeldDataset, known: Changes) -> None:
+    for part in sorted(known.rereads - held.ledger.rereads(held.lease.dataset_id)):
+        held.ledger.note_reread(held.lease, part)
 
 
 def _tell_ledger(held: HeldDataset) -> None:

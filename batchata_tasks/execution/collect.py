@@ -22,7 +22,7 @@ from batchata_tasks.execution.plain_rows import PlainBlock, PlainRows
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.execution.sent_rows import SENT_FIELDS, SentRows
 from batchata_tasks.ledger import OutcomeTotals
-from batchata_tasks.planning.fingerprint import changed
+from batchata_tasks.planning.fingerprint import changed, schema_part, with_schema
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import (
     ErrorCode,
@@ -84,8 +84,10 @@ class Collector:
         enriched_at: int,
         earlier: Callable[[int], dict[str, Any]],
         retired: RetiredValues | None = None,
+        reread: Iterable[str] = (),
     ) -> None:
         self._chunk = chunk
+        self._reread = set(reread)  # parts of models that read these rows' answers anew
         self._earlier = earlier  # what the row at a position had answered before
         self._columns = columns
         self._answers = answers
@@ -253,7 +255,10 @@ class Collector:
         """
         if before.get("_status") != Outcome.SUCCEEDED:
             return None
-        if changed(before["_fingerprint"], sent["_fingerprint"]):
+        fingerprint = before["_fingerprint"]
+        if schema_part(fingerprint) in self._reread:  # it was asked for under the other one
+            fingerprint = with_schema(fingerprint, schema_part(sent["_fingerprint"]) or "")
+        if changed(fingerprint, sent["_fingerprint"]):
             return None
         earlier = Answer(sent["_custom_id"], Outcome.SUCCEEDED, before["_response"])
         outcome, _, fields = self._judged(earlier, sent)

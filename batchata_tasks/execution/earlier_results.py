@@ -52,20 +52,18 @@ class EarlierResults:
 
     def _read(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (position, columns) of the requests that had an answer, newer answers first."""
-        ledger, folder = self._context.ledger, self._context.folder
+        ledger = self._context.ledger
         order = ledger.order_of(self._chunk.dataset_id)
         before = order[: order.index(self._chunk.id)]
         for chunk in ledger.existing_chunks(reversed(before)):
             has_results = chunk.state == ChunkState.LANDED and chunk.batch_id is not None
-            if self._open and has_results and folder.manifest(chunk.id).exists():
+            if self._open and has_results:
                 yield from self._of(chunk)
 
     def _of(self, chunk: Chunk) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield those of one chunk's results."""
         folder, run = self._context.folder, self._context.run
-        batches = manifest_batches(folder.manifest(chunk.id))
-        ids = chain.from_iterable(batch.column("_row_id").to_pylist() for batch in batches)
-        names = {custom_id(chunk.id, row_id): row_id for row_id in ids if row_id in self._open}
+        names = {custom_id(chunk.id, row_id): row_id for row_id in self._asked_by(chunk)}
         if not names or chunk.batch_id is None:
             return
         context = restored_context(run.held, run.ledger.run(chunk.run_id)).for_chunk(chunk)
@@ -77,6 +75,15 @@ class EarlierResults:
             if position is not None and said is not None:
                 del self._open[names[answer.custom_id]]
                 yield position, {**said, "_enriched_at": landed_at}
+
+    def _asked_by(self, chunk: Chunk) -> list[str]:
+        """Return the open requests that a chunk may have; without its manifest, all of them."""
+        path = self._context.folder.manifest(chunk.id)
+        if not path.exists():  # the names in the results tell
+            return list(self._open)
+        batches = manifest_batches(path)
+        ids = chain.from_iterable(batch.column("_row_id").to_pylist() for batch in batches)
+        return [row_id for row_id in ids if row_id in self._open]
 
     def _usable(self, row: dict[str, Any], answer: Answer) -> dict[str, Any] | None:
         """Return what an answer said; None if it is of no use to its row."""

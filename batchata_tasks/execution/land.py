@@ -163,6 +163,7 @@ class _Part:
             enriched_at,
             earlier,
             RetiredValues(self.dataset, self.manifest, own, retired),
+            reread=(reading.part for reading in self._readings),
         )
 
     def _columns(self, response: ResponseSchema | None) -> pa.Schema:

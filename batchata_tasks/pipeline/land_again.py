@@ -9,6 +9,7 @@ from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.dataset.columns import keys_of, replaced_keys
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.part_files import is_merged, part_of_chunk
+from batchata_tasks.execution.changes import read_no_more
 from batchata_tasks.execution.forgotten import forgotten_names
 from batchata_tasks.execution.land import emptying, land_again
 from batchata_tasks.execution.run_context import restored_context
@@ -35,6 +36,8 @@ def land_lost_parts(held: HeldDataset, chunks: list[Chunk]) -> list[Chunk]:
         if gone == own:  # the last rows went while they were in a merged part
             emptying(held)([chunk.id])
             continue
+        if not held.folder.commit(chunk.id).exists():  # it tells which models read its rows since
+            read_no_more(held)
         context = restored_context(held, held.ledger.run(chunk.run_id)).for_chunk(chunk)
         if not land_again(context, chunk, gone):
             not_landed.append(chunk)
