@@ -31,6 +31,8 @@ def forget(output: str | PathLike[str], key: object) -> Forgotten:
 
     What it cost stays in ledger and budgets. The provider keeps its own copies for about a month.
     If the frame still has the row, or the program adds the job again, the next run sends it again.
+    Copies of the folder are the same dataset: the next run or call that changes one takes the row
+    out of it, too.
 
     Args:
         output: the folder of the dataset: `output` of `enrich`, or `results_dir` of a `Batch`.

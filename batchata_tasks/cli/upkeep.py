@@ -129,6 +129,8 @@ def forget(
 
     What it cost stays in ledger and budgets. The provider keeps its own copies for about a month.
     If the source still has the row (or a program adds the job again), the next run sends it again.
+    Copies of the dataset's folder are the same dataset: the next run or command that changes one
+    takes the row out of it, too.
 
     Exit codes: 0 done; 2 no row has the key, or a batch or an unfinished run still has it; 1 and
     130 as of `run`.

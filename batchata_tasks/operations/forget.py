@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 
+_COPIES = (
+    "a folder that was copied with its `_batchata` is the same dataset: the next run or command "
+    "that changes it takes the row out of it, too"
+)
+
+
 @dataclass(frozen=True)
 class Forgotten:
     """What was taken out: rows of the dataset, and files that were written anew without the key."""
@@ -52,6 +58,7 @@ class Forgotten:
             ("Texts", f"out of {pluralize(self.files, 'file')} of requests, answers and keys"),
             ("Kept", "what it cost, in ledger and costs"),
             ("Elsewhere", elsewhere),
+            ("Copies", _COPIES),
         ]
 
 

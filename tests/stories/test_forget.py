@@ -242,6 +242,21 @@ def test_an_older_copy_of_the_folder_does_not_bring_it_back(table: Table, comman
     assert table.ledger()["requests_accepted"] == 6
 
 
+def test_copies_of_the_folder_forget_it_too_and_that_is_said(table: Table) -> None:
+    """A copy is the same dataset: what is forgotten in it goes out of the original, too."""
+    table.run()
+    copy = table.folder / "copy"
+    shutil.copytree(table.output, copy)
+    done = forget(table.spec(output=str(copy)), [KEY], Settings())
+    assert "copied" in dict(done.lines())["Copies"]
+    assert list(files_with(table, TEXT))
+    without_it(table)
+    table.run()
+    assert not list(files_with(table, TEXT))
+    assert len(table.rows()) == 5
+    assert table.ledger()["requests_accepted"] == 6
+
+
 def test_an_older_ledger_learns_what_was_forgotten(table: Table, tmp_path: Path) -> None:
     """The commits tell, and what it cost counts once; it stays away if the folder is lost."""
     table.run()
