@@ -225,7 +225,8 @@ def costs(
         typer.Option(
             help=(
                 "Change the limit of a shared budget first, for all specs, whatever they or "
-                "budgets.yaml state; it holds until one of them states a new one."
+                "budgets.yaml state; it holds until all of them state the same new one, or it is "
+                "set anew."
             ),
             metavar="NAME=USD",
         ),

@@ -7,23 +7,21 @@ flight.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.agreement import TRACKER, Agreement, terms_of
 from batchata_tasks.ledger.store import Store, reads, writes
 from batchata_tasks.ledger.values import SET_ASIDE, BudgetStatus, new_id
 from batchata_tasks.types.budget import BudgetTerms, is_of_rehearsals, name_of_rehearsals
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
-
-_TRACKER = "(CostTracker)"  # created a budget that no spec named; no spec can have this name
 
 
 class ChangedBudget(NamedTuple):
@@ -57,24 +55,12 @@ class Budgets(Store):
         """Record a spec's terms; return who disagrees with them, and the other terms."""
         self.lock(connection, f"budget {terms.name}")
         budget = _row(connection, terms.name)
-        statement = _statement(terms)
         if budget is None:
             _create(connection, terms, spec)
             return None
-        here = update(t.budgets).where(t.budgets.c.name == terms.name)
-        conflict = _conflict(budget, terms, spec)
-        agreed: list[list[int | str]] = json.loads(budget.agreed)
-        # a new spec that contradicts a limit set by hand is not recorded: else it would be let
-        # through when it is run a second time
-        if conflict is None or conflict[0]:
-            said = {**_said(budget, terms), spec: _stated(terms)}
-            connection.execute(here.values(said=json.dumps(said)))
-            if None not in said.values():
-                agreed = _still_stated(budget, agreed, said)
-                connection.execute(here.values(agreed=json.dumps(agreed)))
-        if conflict is None and statement not in agreed:
-            connection.execute(here.values(_values(terms) | {"agreed": json.dumps([statement])}))
-        return conflict
+        before = Agreement.read(budget)
+        _write(connection, before, before.stated(terms, spec))
+        return before.conflict(terms, spec)
 
     @reads
     def check_budget(self, connection: Connection, terms: BudgetTerms, spec: str) -> BudgetTerms:
@@ -86,9 +72,10 @@ class Budgets(Store):
         budget = _row(connection, terms.name)
         if budget is None:
             return terms
-        if (conflict := _conflict(budget, terms, spec)) is not None:
+        agreement = Agreement.read(budget)
+        if (conflict := agreement.conflict(terms, spec)) is not None:
             raise _disagreed(terms, *conflict)
-        return _terms(budget) if _statement(terms) in json.loads(budget.agreed) else terms
+        return agreement.stated(terms, spec).holds
 
     @reads
     def binding(self, connection: Connection, terms: BudgetTerms) -> BudgetTerms:
@@ -99,9 +86,9 @@ class Budgets(Store):
     def set_budget(self, connection: Connection, name: str, limit: int) -> ChangedBudget:
         """Change the limit of a budget for all specs, whatever limit they state.
 
-        The limit holds until one of them states a new one. Limits that specs stated until now are
-        overruled: a spec that still states one is not refused, and hinders no other spec. So a spec
-        that no longer exists cannot hinder any, either.
+        It holds until all of them state the same new one, or it is set anew. What they state does
+        not count until then: none is refused for it, and none hinders another. Nor does a spec that
+        no longer exists; but with one, only a hand can change the limit.
 
         Raises:
             SpecError: there is no budget of that name.
@@ -133,13 +120,12 @@ class Budgets(Store):
             if limit is None:
                 message = f"the ledger has no budget named {name!r}; give its `limit_usd`."
                 raise SpecError(message)
-            _create(connection, BudgetTerms(name, limit, "total", "UTC"), _TRACKER)
-        elif limit is not None and all(
-            statement[0] != limit for statement in json.loads(budget.agreed)
-        ):
-            terms = _terms(budget)
-            wanted = replace(terms, limit=limit)
-            raise _disagreed(wanted, *(_conflict(budget, wanted, "") or ("", terms)))
+            _create(connection, BudgetTerms(name, limit, "total", "UTC"), TRACKER)
+            return
+        agreement = Agreement.read(budget)
+        if limit is not None and all(terms.limit != limit for terms in agreement.agreed):
+            wanted = replace(agreement.holds, limit=limit)
+            raise _disagreed(wanted, *(agreement.conflict(wanted, "") or ("", agreement.holds)))
 
     @writes
     def spend(self, connection: Connection, scope: str, amount: int, name: str | None) -> None:
@@ -169,7 +155,7 @@ class Budgets(Store):
         counted = r.run_id == scope
         if name is not None:
             budget = _row(connection, name)
-            terms = _terms(budget) if budget else None
+            terms = terms_of(budget) if budget else None
             counted = (r.budget == name) & _since(terms.start(now_us()) if terms else 0)
         query = select(r.settled, r.reserved, t.runs.c.id).outerjoin(
             t.runs, t.runs.c.id == r.run_id
@@ -186,7 +172,7 @@ class Budgets(Store):
     def budgets(self, connection: Connection) -> list[BudgetTerms]:
         """Return all budgets, by name, but those of rehearsals."""
         rows = connection.execute(select(t.budgets).order_by(t.budgets.c.name))
-        return [terms for terms in map(_terms, rows) if not terms.is_of_rehearsals]
+        return [terms for terms in map(terms_of, rows) if not terms.is_of_rehearsals]
 
     @reads
     def budget_money(self, connection: Connection, terms: BudgetTerms) -> tuple[int, int]:
@@ -236,7 +222,7 @@ def money_of(connection: Connection, which: ColumnElement[bool]) -> tuple[int, i
 def period_of(connection: Connection, name: str, moment: int) -> int:
     """Return when the period of a budget began in which a moment lies; 0 if it has no terms yet."""
     budget = _row(connection, name)
-    return _terms(budget).start(moment) if budget else 0
+    return terms_of(budget).start(moment) if budget else 0
 
 
 def budget_sums(connection: Connection, terms: BudgetTerms, start: int) -> tuple[int, int]:
@@ -256,108 +242,37 @@ def _row(connection: Connection, name: str) -> Row[Any] | None:
     return connection.execute(select(t.budgets).where(t.budgets.c.name == name)).first()
 
 
-def _terms(row: Row[Any]) -> BudgetTerms:
-    return BudgetTerms(row.name, row.limit_amount, row.period, row.timezone)
-
-
 def binding_terms(connection: Connection, terms: BudgetTerms) -> BudgetTerms:
     """Return the binding terms of a budget: the ledger's, or these if it has none yet."""
     budget = _row(connection, terms.name)
-    return terms if budget is None else _terms(budget)
+    return terms if budget is None else terms_of(budget)
 
 
 def _create(connection: Connection, terms: BudgetTerms, spec: str) -> None:
-    said = {
-        "name": terms.name,
-        "said": json.dumps({spec: _stated(terms)}),
-        "agreed": json.dumps([_statement(terms)]),
-    }
-    connection.execute(insert(t.budgets).values(_values(terms) | said))
+    values = Agreement.begun(terms, spec).values()
+    connection.execute(insert(t.budgets).values(name=terms.name, changed_at=now_us(), **values))
+
+
+def _write(connection: Connection, before: Agreement, now: Agreement) -> None:
+    """Write what is stated of a budget, and what holds."""
+    values, here = now.values(), t.budgets.c.name == now.holds.name
+    if now.holds != before.holds:
+        values["changed_at"] = now_us()
+    connection.execute(update(t.budgets).where(here).values(values))
 
 
 def _set_limit(connection: Connection, budget: Row[Any], limit: int) -> ChangedBudget:
-    """Let a limit hold for all specs, and overrule what they stated until now."""
-    said: dict[str, list[Any] | None] = json.loads(budget.said)
-    terms = replace(_terms(budget), limit=limit)
-    stated = {
-        spec: BudgetTerms(budget.name, *statement)
-        for spec, statement in said.items()
-        if statement is not None
-    }
-    agreed = [*json.loads(budget.agreed), *map(_statement, stated.values()), _statement(terms)]
-    changed = _values(terms) | {
-        "said": json.dumps(dict.fromkeys(said)),
-        "agreed": json.dumps(agreed),
-    }
-    here = t.budgets.c.name == budget.name
-    connection.execute(update(t.budgets).where(here).values(changed))
-    overruled = {spec: one for spec, one in stated.items() if one != terms}
-    return ChangedBudget(_terms(budget), terms, overruled)
-
-
-def _statement(terms: BudgetTerms) -> list[int | str]:
-    return [terms.limit, terms.period, terms.timezone]
-
-
-def _stated(terms: BudgetTerms) -> list[int | str]:
-    """Return terms as `said` has them: with the file of budgets that states them, if one does."""
-    return _statement(terms) if terms.file is None else [*_statement(terms), terms.file]
-
-
-def _said(budget: Row[Any], terms: BudgetTerms) -> dict[str, list[int | str] | None]:
-    """Return what each spec said last; those that name the same file say what it says by now."""
-    said: dict[str, list[int | str] | None] = json.loads(budget.said)
-    if terms.file is None:
-        return said
-    return {spec: _stated(terms) if _is_by(terms.file, one) else one for spec, one in said.items()}
-
-
-def _still_stated(
-    budget: Row[Any], agreed: list[list[int | str]], said: dict[str, list[int | str] | None]
-) -> list[list[int | str]]:
-    """Return the binding terms, and those that were overruled by hand and are stated still.
-
-    Those that nobody states any more are new if they are stated again, and hold then.
-    """
-    stated = [_statement(_terms(budget)), *(one[:3] for one in said.values() if one is not None)]
-    return [one for one in agreed if one in stated]
-
-
-def _is_by(file: str | None, stated: list[int | str] | None) -> bool:
-    """Whether a spec had its terms from this file of budgets."""
-    return file is not None and stated is not None and stated[3:] == [file]
-
-
-def _conflict(budget: Row[Any], terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
-    """Return a spec that has other terms for a budget, and these terms; None if there is none.
-
-    The name is empty if the terms are the ledger's own. Terms that were agreed on, or overruled by
-    hand, conflict with no other such terms: stating them again changes nothing.
-    """
-    said = _said(budget, terms)
-    agreed = json.loads(budget.agreed)
-    statement = _statement(terms)
-    for name, other in said.items():
-        if name == spec or other is None or other[:3] == statement:
-            continue
-        if other[:3] not in agreed or statement not in agreed:
-            return name, BudgetTerms(terms.name, *cast("Any", other))
-    # a limit that was set by hand can be changed by the specs of that time, not by a new one
-    known = spec in said or any(_is_by(terms.file, other) for other in said.values())
-    return ("", _terms(budget)) if statement not in agreed and not known else None
-
-
-def _values(terms: BudgetTerms) -> dict[str, object]:
-    return {
-        "limit_amount": terms.limit,
-        "period": terms.period,
-        "timezone": terms.timezone,
-        "changed_at": now_us(),
-    }
+    """Let a limit hold for all specs, and overrule what they state."""
+    before = Agreement.read(budget)
+    now = before.set_by_hand(limit)
+    _write(connection, before, now)
+    stated = ((spec, terms) for spec, terms in before.said.items() if terms is not None)
+    overruled = {spec: terms for spec, terms in stated if terms != now.holds}
+    return ChangedBudget(before.holds, now.holds, overruled)
 
 
 def _disagreed(terms: BudgetTerms, other: str, theirs: BudgetTerms) -> SpecError:
-    who = {_TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
+    who = {TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
     again = "" if who == "the ledger" else f"run {who} again if it was changed, "
     whose = who if theirs.file is None else f"{theirs.file}, which {who} names,"
     command = f"batchata costs --set-budget {terms.plain_name}=USD"

@@ -159,11 +159,10 @@ budgets = Table(
     Column("limit_amount", BigInteger, nullable=False),
     Column("period", String(8), nullable=False),  # day, week, month, total
     Column("timezone", Text, nullable=False),
-    # JSON: the terms that each spec gave last, with the file of budgets that states them, if one
-    # does; null if they were overruled by hand since
+    # JSON: the terms that each spec gave last (see agreement.py)
     Column("said", Text, nullable=False),
-    # JSON: the terms that specs agreed on last, or that were overruled by hand: giving these again
-    # changes nothing
+    # JSON: the terms that specs agreed on last; more than one if a limit was set by hand since:
+    # those that it overruled, and its own
     Column("agreed", Text),
     Column("changed_at", BigInteger, nullable=False),
 )

@@ -41,14 +41,14 @@ def budget_member(spec: RunSpec) -> str:
 def overruled(stated: BudgetTerms, binding: BudgetTerms) -> str | None:
     """Return a sentence if a spec's runs have other terms of a budget than it states.
 
-    So it is from when a limit was set by hand until the specs say something new.
+    So it is from when a limit was set by hand until all specs state the same new one.
     """
     if stated == binding:
         return None
     return (
         f"{binding.in_words()} holds, as `batchata costs --set-budget` set it, and not the "
-        f"{stated.in_words()} of {stated.file or 'this spec'}; to change that, state "
-        "another limit there, or set it anew"
+        f"{stated.in_words()} of {stated.file or 'this spec'}, until all that share the budget "
+        "state the same new limit, or it is set anew"
     )
 
 

@@ -217,7 +217,7 @@ def change_budget(text: str, settings: Settings) -> str:
     before, now = changed.before, changed.now
     done = f"budget {now.label!r}: {now.in_words()} from now on; it was {before.in_words()}."
     if not changed.overruled:
-        return f"{done} It holds until those who share the budget say something new."
+        return f"{done} It holds {_UNTIL}."
     # a file is told once, whatever number of specs name it
     overruled = {
         terms.file or f"the spec {spec}": terms.in_words()
@@ -226,8 +226,11 @@ def change_budget(text: str, settings: Settings) -> str:
     others = "; ".join(f"{who} ({words})" for who, words in overruled.items())
     return (
         f"{done} It overrules what is stated in {others}: runs go by the new limit, and say so, "
-        "until another one than these is stated there."
+        f"{_UNTIL}."
     )
+
+
+_UNTIL = "until all that share the budget state the same new limit, or it is set anew"
 
 
 def gather(by: str, since: datetime, settings: Settings) -> Costs:

@@ -196,7 +196,7 @@ def test_a_limit_set_by_hand_is_told_where_another_one_is_stated(
     assert done.stderr == (
         "budget 'shared': $3.00 in total (UTC) from now on; it was $2.00 in total (UTC). It "
         f"overrules what is stated in {place} ($2.00 in total (UTC)): runs go by the new limit, "
-        "and say so, until another one than these is stated there.\n"
+        "and say so, until all that share the budget state the same new limit, or it is set anew.\n"
     )
     for stated, told in ((2, True), (3, False), (4, False)):
         file.write_text(f"shared: {{limit_usd: {stated}, period: total}}\n")
@@ -204,8 +204,8 @@ def test_a_limit_set_by_hand_is_told_where_another_one_is_stated(
         claude.run(claude.one, "shared", notes)
         said = (
             "$3.00 in total (UTC) holds, as `batchata costs --set-budget` set it, and not the "
-            f"$2.00 in total (UTC) of {place}; to change that, state another limit there, or set "
-            "it anew"
+            f"$2.00 in total (UTC) of {place}, until all that share the budget state the same new "
+            "limit, or it is set anew"
         )
         assert ahead is not None
         assert (f"Budget: {said}" in ahead.text()) == told

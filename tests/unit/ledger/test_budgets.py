@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SpecError
@@ -25,6 +27,7 @@ from batchata_tasks.ledger import (
     OutcomeTotals,
     RemainingBudget,
 )
+from batchata_tasks.ledger import tables as t
 from batchata_tasks.planning.limits import SpendingLimits
 from tests.support.chunks import planned_chunk
 
@@ -323,7 +326,8 @@ def test_specs_are_changed_one_after_the_other(runs: Runs) -> None:
 def test_a_limit_that_was_set_by_hand_holds_for_all(runs: Runs) -> None:
     """A limit set by hand binds at once, though specs keep their terms.
 
-    It ends when they agree on something new, also without one that is gone.
+    It ends when all of them state the same new one. None is refused until then, and none changes it
+    alone. With a spec that is gone it is set anew.
     """
     for spec in ("topics", "titles", "gone"):
         runs.ledger.agree_budget(TERMS, spec)
@@ -334,9 +338,19 @@ def test_a_limit_that_was_set_by_hand_holds_for_all(runs: Runs) -> None:
     assert runs.reserve(0, 1) == RemainingBudget(None, 5)
     runs.ledger.set_budget("night", 500)
     assert runs.reserve(0, 1) is None
-    new = replace(TERMS, limit=90)
-    runs.ledger.agree_budget(new, "topics")
+    new, other = replace(TERMS, limit=90), replace(TERMS, limit=900)
+    for spec, terms in (("topics", new), ("titles", other), ("topics", new), ("titles", new)):
+        assert runs.ledger.check_budget(terms, spec).limit == 500
+        runs.ledger.agree_budget(terms, spec)
+        assert runs.ledger.binding(TERMS).limit == 500
+    runs.ledger.set_budget("night", 90)
+    assert runs.ledger.check_budget(other, "topics").limit == 90
+    runs.ledger.set_budget("night", 500)
+    assert runs.ledger.check_budget(new, "gone") == new
+    runs.ledger.agree_budget(new, "gone")
     assert runs.ledger.binding(TERMS) == new
+    with pytest.raises(SpecError, match="all that share a budget must give it the same terms"):
+        runs.ledger.agree_budget(other, "topics")
     with pytest.raises(SpecError, match="no budget of that name"):
         runs.ledger.set_budget("day", 1)
 
@@ -426,6 +440,55 @@ def test_a_file_does_not_speak_for_others(runs: Runs) -> None:
         assert runs.ledger.binding(TERMS) == TERMS
     runs.ledger.agree_budget(replace(TERMS, limit=900), "own")
     assert runs.ledger.binding(TERMS).limit == 900
+
+
+def test_a_limit_set_by_hand_outlasts_one_of_two_files(runs: Runs) -> None:
+    """It ends when the other one follows."""
+    other, new = replace(TERMS, file="/srv/budgets.yaml"), replace(FILE, limit=900)
+    for terms, spec in ((FILE, "topics"), (FILE, "tags"), (other, "titles")):
+        runs.ledger.agree_budget(terms, spec)
+    runs.ledger.set_budget("night", 50)
+    runs.ledger.agree_budget(new, "topics")
+    assert runs.ledger.binding(TERMS).limit == 50
+    runs.ledger.agree_budget(replace(other, limit=900), "titles")
+    assert runs.ledger.binding(TERMS).limit == 900
+    runs.ledger.agree_budget(new, "tags")
+
+
+def stored(runs: Runs) -> tuple[dict[str, Any], list[Any]]:
+    """Return what the ledger keeps of what is stated of the budget, and of what was agreed on."""
+    with runs.ledger.engine.connect() as connection:
+        row = connection.execute(select(t.budgets)).one()
+    return json.loads(row.said), json.loads(row.agreed)
+
+
+def test_earlier_versions_can_read_what_is_stated(runs: Runs) -> None:
+    """They know three values of each statement, or none, whatever file it stands in."""
+    runs.ledger.agree_budget(FILE, "topics")
+    runs.ledger.agree_budget(TERMS, "titles")
+    runs.ledger.set_budget("night", 50)
+    said, agreed = stored(runs)
+    assert list(said.values()) == [[100, "month", "UTC"]] * 2
+    assert all(len(statement) == 3 for statement in agreed)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_earlier_versions_wrote_is_read(runs: Runs, by_hand: bool) -> None:
+    """The file as a fourth value, and nothing of what a hand had overruled."""
+    runs.ledger.agree_budget(FILE, "topics")
+    runs.ledger.agree_budget(FILE, "titles")
+    stated = None if by_hand else [100, "month", "UTC", FILE.file]
+    agreed = [[100, "month", "UTC"], [50, "month", "UTC"]] if by_hand else [[100, "month", "UTC"]]
+    values = {"said": json.dumps(dict.fromkeys(("topics", "titles"), stated))}
+    values |= {"agreed": json.dumps(agreed)}
+    with runs.ledger.engine.begin() as connection:
+        connection.execute(update(t.budgets).values(limit_amount=agreed[-1][0], **values))
+    for spec in ("topics", "titles"):
+        runs.ledger.agree_budget(FILE, spec)
+        assert runs.ledger.binding(TERMS).limit == agreed[-1][0]
+    changed = replace(FILE, limit=70)
+    runs.ledger.agree_budget(changed, "titles")
+    assert runs.ledger.binding(TERMS) == changed
 
 
 def test_a_spec_whose_file_is_elsewhere_now_is_no_other_voice(runs: Runs) -> None:
