@@ -149,7 +149,8 @@ class FrameAnswers:
         if receipt.unsent_rows:
             return f"not sent: {receipt.reason or receipt.result_in_words}"
         if receipt.held_rows or plan["in_flight"]:
-            return "no answer yet: its batch is open or held, see `batchata status`"
+            word = DatasetFolder(self._spec.output).word
+            return f"no answer yet: its batch is open or held, see `batchata status {word}`"
         if plan["over_limit"]:
             return "not sent: beyond `limit`"
         return "not sent: for none of the reasons in `rerun_on`"

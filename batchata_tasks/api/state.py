@@ -198,10 +198,11 @@ class StateManager:
         with self._ledger() as ledger:
             run = ledger.find_run(content["run_id"])
             if run is None:
+                lost = "RESULTS_DIR" if folder is None else folder.word
                 message = (
                     f"state_file: {self.file} names a run that the ledger {ledger.place} does not "
                     "have; set BATCHATA_LEDGER_URL to the ledger that has it, or, if that is lost, "
-                    "run `batchata status RESULTS_DIR --rebuild`."
+                    f"run `batchata status {lost} --rebuild`."
                 )
                 raise WrongLedgerError(message)
             return stored_jobs(self._spec_in(folder or _home(ledger, run), run))

@@ -13,20 +13,19 @@ from batchata_tasks.cli.console import (
     ReadWith,
     Spec,
     boundary,
-    err,
     load,
-    naming,
     out,
     print_json,
     print_result,
+    shown_progress,
 )
 from batchata_tasks.cli.emulator_help import EmulatorCommand
 from batchata_tasks.cli.init import init
 from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.cli.upkeep import compact, forget, rename, revalidate
+from batchata_tasks.common.commands import naming
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.output import write_on
 from batchata_tasks.reports.printing import print_pairs, print_text
 
@@ -123,6 +122,7 @@ def run(
             retry_failed=retry_failed,
             take_over=take_over,
             asks=not yes,
+            given=spec,
         )
         _print_receipt(receipt, as_json=as_json, spec=spec)
     raise typer.Exit(int(receipt["exit_code"]))
@@ -227,9 +227,9 @@ def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> N
     """
     from batchata_tasks.operations.cancel import cancel as cancel_spec
 
-    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
+    with boundary(_CARRIES_ON, spec), shown_progress(spec) as progress:
         cancelled = cancel_spec(load(spec, overrides, None), Settings(), progress)
-    print_result(cancelled, as_json=as_json)
+    print_result(cancelled, as_json=as_json, spec=spec)
     if cancelled.exit_code:
         raise typer.Exit(cancelled.exit_code)
 
@@ -275,7 +275,7 @@ def reconcile(
     from batchata_tasks.operations.reconcile import reconcile as reconcile_all
     from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
 
-    with boundary(_CARRIES_ON), for_console(err) as progress:
+    with boundary(_CARRIES_ON), shown_progress() as progress:
         request = ReconcileRequest(
             adopt=pairs_of(adopt or []),
             resend=tuple(resend or ()),
@@ -316,7 +316,8 @@ def rehearse(
     from batchata_tasks.cli.rehearsal import print_rehearsed
     from batchata_tasks.cli.rehearsal import rehearse as rehearse_spec
 
-    with boundary("Stopped. Nothing of the rehearsal is left."), for_console(err) as progress:
+    stopped = "Stopped. Nothing of the rehearsal is left."
+    with boundary(stopped, spec), shown_progress(spec) as progress:
         loaded = load(spec, overrides, None)
         rehearsed = rehearse_spec(loaded, progress, fault or (), rows=limit)
     print_rehearsed(loaded, spec, rehearsed, as_json=as_json)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
 
 from batchata_tasks.cli.interrupts import INTERRUPTED, raise_at_ctrl_c
-from batchata_tasks.common.errors import BatchataError, DeclinedError, InputError
+from batchata_tasks.common.commands import naming
+from batchata_tasks.common.errors import BatchataError, DeclinedError, InputError, SpecError
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.output import write_on
 from batchata_tasks.reports.printing import print_pairs, print_text
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 out, err = Console(), Console(stderr=True)
-_COMMAND = re.compile("`batchata [^`]*`")
 
 Spec = Annotated[str, typer.Argument(help="Path of the spec (YAML or JSON).", metavar="SPEC")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -75,22 +75,22 @@ def boundary(stopped: str = "Stopped.", spec: str | None = None) -> Generator[No
         raise typer.Exit(INTERRUPTED) from None
 
 
-def naming(text: str, spec: str | None) -> str:
-    """Return a text whose commands name SPEC as it was given: the package does not know that."""
-    if spec is None:
-        return text
-    name = shlex.quote(spec)
-    text = text.replace(" (for SPEC, a Batch names its results_dir)", "")
-    return _COMMAND.sub(lambda command: command[0].replace(" SPEC", f" {name}"), text)
+@contextmanager
+def shown_progress(
+    spec: str | None = None, *, asks: bool = False
+) -> Generator[Progress, None, None]:
+    """Show the progress of a command, to which `spec` was given as SPEC; `asks`: see `watched`."""
+    with for_console(err, asks=asks, worded=partial(naming, given=spec)) as progress:
+        yield progress
 
 
 @contextmanager
-def watched(*, asks: bool = False) -> Generator[Progress, None, None]:
+def watched(spec: str | None = None, *, asks: bool = False) -> Generator[Progress, None, None]:
     """Show the progress of a command that may send batches; on Ctrl-C, say what goes on.
 
     If it `asks`, a person at a terminal has to agree to what costs much.
     """
-    with for_console(err, asks=asks) as progress:
+    with shown_progress(spec, asks=asks) as progress:
         try:
             yield progress
         except (KeyboardInterrupt, DeclinedError):
@@ -107,8 +107,32 @@ def print_stopped(*, sent: bool) -> None:
     print_text(err, f"Stopped. {text}", style="yellow")
 
 
+def is_folder(given: str, overrides: list[str] | None) -> bool:
+    """Whether a command was given a dataset's folder as SPEC, and not the path of a spec.
+
+    Raises:
+        SpecError: it is one, and keys of a spec are to be changed.
+    """
+    if not Path(given).is_dir():
+        return False
+    if overrides:
+        message = f"--set: {given} is a folder and no spec, whose keys can be set; leave it out."
+        raise SpecError(message)
+    return True
+
+
 def load(spec: str, overrides: list[str] | None, limit: int | None) -> EnrichmentSpec:
-    """Read a spec with the changes from the command line."""
+    """Read a spec with the changes from the command line.
+
+    Raises:
+        SpecError: it is wrong, or cannot be read.
+    """
+    if Path(spec).is_dir():
+        message = (
+            f"SPEC: {spec} is a folder; name the file of the spec. (The folder of a dataset is "
+            "what `batchata status`, `show` and `forget` take.)"
+        )
+        raise SpecError(message)
     changes = [*(overrides or []), *([f"limit={limit}"] if limit else [])]
     return load_spec(spec, changes)
 

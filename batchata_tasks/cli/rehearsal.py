@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.cli.console import naming, out, print_json
+from batchata_tasks.cli.console import out, print_json
 from batchata_tasks.cli.fault_option import fault_rules
 from batchata_tasks.cli.reports import text_of
+from batchata_tasks.common.commands import naming
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator import EmulatorProcess

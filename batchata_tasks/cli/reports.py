@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,17 +14,18 @@ from batchata_tasks.cli.console import (
     ReadWith,
     boundary,
     err,
+    is_folder,
     load,
-    naming,
     out,
     print_json,
+    shown_progress,
 )
+from batchata_tasks.common.commands import naming
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.progress.console import for_console
 from batchata_tasks.reports.printing import print_pairs, print_table, print_text
 
 if TYPE_CHECKING:
-    from batchata_tasks.spec.run import RunSpec
+    from batchata_tasks.reports.shown_dataset import ShownDataset
 
 
 class By(Enum):
@@ -41,7 +41,8 @@ def status(
     spec: Annotated[
         str | None,
         typer.Argument(
-            help="Path of a spec, or a Batch's results_dir; without it, all runs of the ledger.",
+            help="Path of a spec; or the folder of a Batch's results, or of an enriched frame's. "
+            "Without it, all runs of the ledger.",
             metavar="[SPEC]",
         ),
     ] = None,
@@ -67,13 +68,7 @@ def status(
     folder; no run may be at work on it. The next run looks at the provider for batches that were
     sent and not landed.
     """
-    from batchata_tasks.reports.status import (
-        runs_in_the_way,
-        runs_overview,
-        runs_remedy,
-        runs_table,
-        undecided,
-    )
+    from batchata_tasks.reports.status import runs_overview
 
     with boundary(spec=spec):
         settings = Settings()
@@ -81,16 +76,23 @@ def status(
             _follow(spec, overrides, settings, as_json=as_json)
         if rebuild:
             _rebuild(spec, overrides, settings)
-        dataset_spec = None if spec is None else _spec_at(spec, overrides)
-        runs = runs_overview(dataset_spec, settings)
+        dataset = None if spec is None else _dataset_at(spec, overrides)
+        runs = runs_overview(dataset, settings)
         if as_json:
             print_json(runs)
         else:
-            print_table(out, runs_table(runs, out.width))
-            if (remedy := runs_remedy(runs)) is not None:
-                print_text(out, remedy)
-            for text in (*runs_in_the_way(runs), *undecided(dataset_spec, settings)):
-                print_text(out, naming(text, spec))
+            _print_runs(runs, dataset, settings, spec)
+
+
+def _print_runs(
+    runs: list[dict[str, Any]], dataset: ShownDataset | None, settings: Settings, spec: str | None
+) -> None:
+    from batchata_tasks.reports.status import runs_in_the_way, runs_remedy, runs_table, undecided
+
+    print_table(out, runs_table(runs, out.width))
+    remedies = filter(None, [runs_remedy(runs)])
+    for text in (*remedies, *runs_in_the_way(runs), *undecided(dataset, settings)):
+        print_text(out, naming(text, spec))
 
 
 def _follow(
@@ -103,8 +105,9 @@ def _follow(
     if spec is None:
         message = "--follow: name the SPEC whose run is to be followed."
         raise SpecError(message)
-    with boundary("Stopped looking; the run goes on."), for_console(err) as progress:
-        followed = follow(_spec_at(spec, overrides), settings, progress)
+    stopped = "Stopped looking; the run goes on."
+    with boundary(stopped, spec), shown_progress(spec) as progress:
+        followed = follow(_dataset_at(spec, overrides), settings, progress)
     if as_json:
         print_json(followed.run)
     elif (text := followed.text()) is not None:
@@ -116,28 +119,35 @@ def _follow(
 
 def _rebuild(spec: str | None, overrides: list[str] | None, settings: Settings) -> None:
     from batchata_tasks.common.errors import SpecError
-    from batchata_tasks.operations.rebuild import rebuild
+    from batchata_tasks.operations.rebuild import rebuild, rebuild_in
     from batchata_tasks.planning.prepare import prepare_run
 
     if spec is None:
         message = "--rebuild: name the SPEC whose dataset is to be restored to the ledger."
         raise SpecError(message)
-    with closing(prepare_run(_spec_at(spec, overrides), settings)) as ready:
-        rebuilt = rebuild(ready, settings)
+    if is_folder(spec, overrides):
+        rebuilt = rebuild_in(spec, settings)
+    else:
+        with closing(prepare_run(load(spec, overrides, None), settings)) as ready:
+            rebuilt = rebuild(ready, settings)
     for label, value in rebuilt.lines():
         print_text(err, f"{label}: {value}")
 
 
-def _spec_at(spec: str, overrides: list[str] | None) -> RunSpec:
-    """Read a spec, or that of the newest run of a Batch if `spec` is its results_dir."""
-    from batchata_tasks.operations.rebuild import spec_of_jobs
+def _dataset_at(spec: str, overrides: list[str] | None) -> ShownDataset:
+    """Return the dataset of a spec, or the one in a folder."""
+    from batchata_tasks.reports.shown_dataset import FolderDataset
 
-    return spec_of_jobs(Path(spec)) if Path(spec).is_dir() else load(spec, overrides, None)
+    return FolderDataset(spec) if is_folder(spec, overrides) else load(spec, overrides, None)
 
 
 def show(
     spec: Annotated[
-        str, typer.Argument(help="Path of a spec, or a Batch's results_dir.", metavar="SPEC")
+        str,
+        typer.Argument(
+            help="Path of a spec; or the folder of a Batch's results, or of an enriched frame's.",
+            metavar="SPEC",
+        ),
     ],
     rows: Annotated[int, typer.Option(help="How many rows to print.", min=1)] = 10,
     failed: Annotated[bool, typer.Option("--failed", help="Only rows that failed.")] = False,
@@ -174,31 +184,34 @@ def show(
 ) -> None:
     """Print rows of the dataset in the source's order, and how to open it elsewhere.
 
+    Of a folder that is not a Batch's nobody knows the source: rows come in the dataset's order.
+
     Exit codes: 0; 2 if there is no dataset, no row with the key, or a condition is wrong.
     """
     from batchata_tasks.reports.rows import how_to_open, rows_table
     from batchata_tasks.reports.selected_rows import Selection, dataset_rows
+    from batchata_tasks.reports.shown_dataset import dataset_in
 
     with boundary(spec=spec):
-        loaded = _spec_at(spec, overrides)
+        dataset = dataset_in(spec) if is_folder(spec, overrides) else load(spec, overrides, None)
         if key:
-            _show_row(loaded, key, as_json=as_json)
+            _show_row(dataset, key, as_json=as_json)
             return
         named = _names(columns or [])
-        shown = dataset_rows(loaded, Selection(rows, failed, where, named or None))
+        shown = dataset_rows(dataset, Selection(rows, failed, where, named or None))
         if as_json:
             print_json(shown, default=text_of)
             return
         none_failed = failed and not shown and where is None
-        table = rows_table(loaded, shown, out.width, named)
+        table = rows_table(dataset, shown, out.width, named)
         print_table(out, "No row failed." if none_failed else table)
-        print_text(out, how_to_open(loaded))
+        print_text(out, how_to_open(dataset))
 
 
-def _show_row(spec: RunSpec, key: list[str], *, as_json: bool) -> None:
+def _show_row(dataset: ShownDataset, key: list[str], *, as_json: bool) -> None:
     from batchata_tasks.reports.one_row import one_row
 
-    row = one_row(spec, key)
+    row = one_row(dataset, key)
     if as_json:
         print_json(row.to_json(), default=text_of)
     else:

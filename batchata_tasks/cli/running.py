@@ -68,16 +68,18 @@ def run_spec(
     retry_failed: bool = False,
     take_over: bool = False,
     asks: bool = False,
+    given: str | None = None,
 ) -> dict[str, Any]:
     """Run a spec with progress on the terminal; return the receipt.
 
-    If it `asks`, a person at a terminal has to agree to what costs much.
+    If it `asks`, a person at a terminal has to agree to what costs much. `given` is how the spec
+    was named on the command line.
     """
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.pipeline.runner import DirectRunner
     from batchata_tasks.planning.prepare import prepare_run
 
-    with watched(asks=asks) as progress:
+    with watched(given, asks=asks) as progress:
         # bad input is reported at once, before Prefect takes its seconds
         ready = prepare_run(spec, Settings())
         runner = DirectRunner() if direct else _prefect(progress)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from batchata_tasks.cli.console import AsJson, ReadWith, Spec, boundary, err, load, print_result
+from batchata_tasks.cli.console import (
+    AsJson,
+    ReadWith,
+    Spec,
+    boundary,
+    is_folder,
+    load,
+    print_result,
+    shown_progress,
+)
+from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.progress.console import for_console
 
 _CARRIES_ON = "Stopped half-way; the same command carries on."
 
@@ -40,14 +48,21 @@ def revalidate(
     and the next run sends it, or, if its attempts are used up, one with --retry-failed.
 
     A run that stopped half-way has to be finished, or cancelled, first. For a Batch, and for
-    frames, it is `batchata_tasks.revalidate` in Python.
+    frames, it is `batchata_tasks.revalidate(folder, ResponseModel)` in Python.
 
     Exit codes: 0 done, whatever was found; 2 a run is unfinished, or there is no dataset; 1 and
     130 as of `run`.
     """
     from batchata_tasks.operations.revalidate import revalidate as revalidate_spec
 
-    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
+    with boundary(_CARRIES_ON, spec), shown_progress(spec) as progress:
+        if is_folder(spec, overrides):
+            message = (
+                f"SPEC: {spec} is a folder, which does not tell today's response model: name the "
+                "file of the spec, or, for a Batch or frames, do it in Python: "
+                f"`batchata_tasks.revalidate({spec!r}, ResponseModel)`, with the class of today."
+            )
+            raise SpecError(message)
         loaded = load(spec, overrides, None)
         report = revalidate_spec(
             loaded, Settings(), progress, dry_run=dry_run, mark_invalid=mark_invalid
@@ -65,7 +80,7 @@ def compact(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> 
     """
     from batchata_tasks.operations.compact import compact as compact_spec
 
-    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
+    with boundary(_CARRIES_ON, spec), shown_progress(spec) as progress:
         report = compact_spec(load(spec, overrides, None), Settings(), progress)
     print_result(report, as_json=as_json)
 
@@ -96,7 +111,7 @@ def rename(
     """
     from batchata_tasks.operations.rename import rename as rename_columns
 
-    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
+    with boundary(_CARRIES_ON, spec), shown_progress(spec) as progress:
         report = rename_columns(load(spec, overrides, None), column, Settings(), progress)
     print_result(report, as_json=as_json)
 
@@ -138,8 +153,8 @@ def forget(
     from batchata_tasks.operations.forget import forget as forget_row
     from batchata_tasks.operations.forget import forget_in
 
-    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
-        if Path(spec).is_dir():
+    with boundary(_CARRIES_ON, spec), shown_progress(spec) as progress:
+        if is_folder(spec, overrides):
             report = forget_in(spec, lambda _names: key, Settings(), progress)
         else:
             report = forget_row(load(spec, overrides, None), key, Settings(), progress)

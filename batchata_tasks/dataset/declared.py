@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from batchata_tasks.common.errors import StorageError
+from batchata_tasks.common.errors import SpecError, StorageError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.json_columns import is_json, type_name
 
@@ -41,6 +41,8 @@ class Role(StrEnum):
     RETIRED = "retired"  # left the spec's `columns`; its values stay
 
 
+# for people, if only the folder of a dataset is known
+FILLED_BY = "what fills the dataset (its spec, Batch, or call of `enrich`)"
 SOURCE_ROLES = (Role.KEY, Role.CARRIED, Role.RETIRED)
 
 
@@ -117,6 +119,22 @@ class DeclaredSchema:
         except (KeyError, TypeError, ValueError, binascii.Error, pa.ArrowException) as error:
             message = f"{path} is damaged ({error!r}); delete it: it is made anew from the parts."
             raise StorageError(message) from error
+
+
+def require_declared(folder: DatasetFolder) -> DeclaredSchema:
+    """Return what a dataset declares, for a command that knows no more of it than its folder.
+
+    Raises:
+        SpecError: it declares nothing yet.
+        StorageError: see `DeclaredSchema.read`.
+    """
+    if (declared := DeclaredSchema.read(folder)) is None:
+        message = (
+            f"output: {folder.own} does not say which columns the dataset has; run {FILLED_BY} "
+            "once more, which writes that down."
+        )
+        raise SpecError(message)
+    return declared
 
 
 def rename_declared(folder: DatasetFolder, names: Mapping[str, str]) -> None:

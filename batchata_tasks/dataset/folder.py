@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -57,6 +58,11 @@ class DatasetFolder:
     def url(self) -> str:
         """The name of the dataset in ledgers."""
         return self.root.resolve().as_uri()
+
+    @property
+    def word(self) -> str:
+        """Its path as a word of a command line."""
+        return shlex.quote(str(self.root))
 
     def check(self) -> None:
         """Refuse a file, and a folder with tables that no run of this program wrote."""

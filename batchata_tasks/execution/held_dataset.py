@@ -203,7 +203,7 @@ def another_ledgers(folder: DatasetFolder) -> WrongLedgerError:
     return WrongLedgerError(
         f"output: the dataset in {folder.root} belongs to another ledger, which knows what was "
         "paid for; set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, "
-        "run `batchata status SPEC --rebuild` (for SPEC, a Batch names its results_dir)."
+        f"run `batchata status {folder.word} --rebuild`."
     )
 
 

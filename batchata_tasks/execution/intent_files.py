@@ -120,8 +120,8 @@ def why_outdated(folder: DatasetFolder, ledger: Ledger) -> str | None:
     return (
         f"output: the ledger is older than the dataset in {folder.root}: it does not know of "
         f"{pluralize(lacking, 'batch', 'batches')} that {were} sent, or what became of {them} "
-        "since (was it restored from a backup?). Run `batchata status SPEC --rebuild`, which "
-        "reads that in from the dataset's folder (for SPEC, a Batch names its results_dir)."
+        f"since (was it restored from a backup?). Run `batchata status {folder.word} "
+        "--rebuild`, which reads that in from the dataset's folder."
     )
 
 

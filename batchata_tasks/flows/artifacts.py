@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+from batchata_tasks.common.commands import naming
 from batchata_tasks.common.text import printable
 
 
-def markdown(title: str, lines: list[tuple[str, str]]) -> str:
-    """Return (what, value) pairs as a Markdown page with one table."""
-    rows = "\n".join(f"| {_cell(what)} | {_cell(value)} |" for what, value in lines)
+def markdown(title: str, lines: list[tuple[str, str]], spec: str | None = None) -> str:
+    """Return (what, value) pairs as a Markdown page with one table; `spec` is the spec's path."""
+    rows = "\n".join(f"| {_cell(what)} | {_cell(naming(value, spec))} |" for what, value in lines)
     return f"# {title}\n\n| | |\n|---|---|\n{rows}\n"
 
 

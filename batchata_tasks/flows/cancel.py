@@ -15,7 +15,7 @@ from batchata_tasks.common.errors import InputError, SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown
-from batchata_tasks.flows.refused import refused
+from batchata_tasks.flows.refused import path_of, refused
 from batchata_tasks.operations import cancel as cancelling
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
@@ -39,9 +39,9 @@ def cancel(
         )
         cancelled = cancelling.cancel(loaded, Settings(), LineProgress(get_run_logger().info))
     except InputError as error:
-        return refused(error)
+        return refused(error, spec)
     create_markdown_artifact(
-        markdown=markdown(f"cancel {loaded.name}", cancelled.lines()),
+        markdown=markdown(f"cancel {loaded.name}", cancelled.lines(), path_of(spec)),
         key="cancel",
         description="What was cancelled.",
     )

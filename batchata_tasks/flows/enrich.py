@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
@@ -14,13 +15,14 @@ from prefect.events import emit_event
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
+from batchata_tasks.common.commands import naming
 from batchata_tasks.common.errors import AlreadyRunningError, InputError, LeaseError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.flows.names import is_drawn
-from batchata_tasks.flows.refused import refused
+from batchata_tasks.flows.refused import path_of, refused
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline import enrich as pipeline
 from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
@@ -84,7 +86,7 @@ def enrich(
         take_over: the dataset may be filled by another spec, which this one replaces from now on.
     """
     options = Options(refresh_mark(refresh), retry_failed, take_over)
-    progress = listener() or LineProgress(get_run_logger().info)
+    progress = listener() or _logged(path_of(spec))
     name = f"flow run {flow_run.id}"
     try:
         wanted, settings = overridden(spec, overrides or {}), Settings()
@@ -97,7 +99,7 @@ def enrich(
             progress,
         )
     except InputError as error:
-        return refused(error)
+        return refused(error, spec)
     except AlreadyRunningError as error:
         data = {"result": "already_running", "holder": error.holder, "error": str(error)}
         return Completed(
@@ -105,7 +107,14 @@ def enrich(
             message=f"nothing was sent: {error.holder} is at work on this dataset",
             data=data,
         )
-    return leave_receipt(receipt)
+    return leave_receipt(receipt, path_of(spec))
+
+
+def _logged(spec: str | None) -> LineProgress:
+    """Return progress that goes into the flow run's log, where commands name the spec."""
+    progress = LineProgress(get_run_logger().info)
+    progress.worded = partial(naming, given=spec)
+    return progress
 
 
 @contextmanager
@@ -178,10 +187,13 @@ def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
     return receipts[0]
 
 
-def leave_receipt(receipt: Receipt) -> State[dict[str, Any]]:
-    """Leave a run's receipt on the server; return the flow run's final state."""
+def leave_receipt(receipt: Receipt, spec: str | None = None) -> State[dict[str, Any]]:
+    """Leave a run's receipt on the server; return the flow run's final state.
+
+    `spec` is the path of its spec, if that is known.
+    """
     create_markdown_artifact(
-        markdown=markdown(receipt.name, receipt.lines()),
+        markdown=markdown(receipt.name, receipt.lines(), spec),
         key=slug(f"receipt-{receipt.name}"),
         description="What the run did and cost.",
     )
@@ -189,7 +201,7 @@ def leave_receipt(receipt: Receipt) -> State[dict[str, Any]]:
         _emit(LIMIT_EVENT, receipt)
     if receipt.continued:
         _emit(CARRIED_ON_EVENT, receipt)
-    return _state(receipt)
+    return _state(receipt, spec)
 
 
 def _emit(event: str, receipt: Receipt) -> None:
@@ -204,14 +216,14 @@ def _emit(event: str, receipt: Receipt) -> None:
     emit_event(event, resource, payload={name: facts[name] for name in names})
 
 
-def _state(receipt: Receipt) -> State[dict[str, Any]]:
+def _state(receipt: Receipt, spec: str | None) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
     message, data = summary(receipt), receipt.to_json()
     if receipt.result == RunResult.SOME_ROWS_FAILED and receipt.failed_above_limit:
         failed = f"{receipt.failed_share:.1%} of the rows failed ({message})"
         return Failed(message=failed, data=data)
     if receipt.result in STOPPED:
-        return Failed(message=receipt.reason, data=data)
+        return Failed(message=receipt.reason and naming(receipt.reason, spec), data=data)
     name = _STATE_NAMES.get(receipt.result, "Completed")
     return Completed(name=name, message=message, data=data)
 

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads 
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown, slug
-from batchata_tasks.flows.refused import refused
+from batchata_tasks.flows.refused import path_of, refused
 from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.plan import preview
@@ -41,10 +41,10 @@ def plan(
     try:
         report = preview(overridden(spec, overrides or {}), Settings(), options)
     except InputError as error:
-        return refused(error)
+        return refused(error, spec)
     name, what = report.spec.name, "What a run would do and cost."
     create_markdown_artifact(
-        markdown=markdown(f"plan {name}", report.lines()),
+        markdown=markdown(f"plan {name}", report.lines(), path_of(spec)),
         key=slug(f"plan-{name}"),
         description=what,
     )

@@ -16,7 +16,7 @@ import pyarrow as pa
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.dataset.columns import META_FIELDS, MISSING_SINCE, dataset_schema
-from batchata_tasks.dataset.declared import Column, DeclaredSchema, Role
+from batchata_tasks.dataset.declared import FILLED_BY, Column, Role, require_declared
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Container, Generator
 
     from batchata_tasks.common.settings import Settings
+    from batchata_tasks.dataset.declared import DeclaredSchema
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.schema.answers import AnswerSchemas
-
-_FILLED = "what fills the dataset (its spec, Batch, or call of `enrich`)"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class HeldFolder:
 
     # for people: who does what a command waits for, how else an unfinished run is ended, where to
     # see the rows
-    runner: ClassVar[str] = f"another run of {_FILLED}"
+    runner: ClassVar[str] = f"another run of {FILLED_BY}"
     ending: ClassVar[str] = ""
     showing: ClassVar[str] = "its rows are in the Parquet files under `data` in its folder"
 
@@ -135,13 +134,7 @@ def held_folder(
         finish_renaming(held)
         if answers is not None:
             _require_one_model(held)
-        declared = DeclaredSchema.read(folder)
-        if declared is None:
-            message = (
-                f"output: {folder.own} does not say which columns the dataset has; run {_FILLED} "
-                "once more, which writes that down."
-            )
-            raise SpecError(message)
+        declared = require_declared(folder)
         dataset, declared = _dataset(folder, declared, answers)
         dataset.gate, dataset.emptied = held.require_lease, emptying(held)
         yield HeldFolder(dataset, held, declared, unfinished_parts(held))

@@ -8,10 +8,9 @@ next run looks for its batch at the provider before it sends anything, as after 
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -25,6 +24,7 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.forgotten import forgotten_of
 from batchata_tasks.execution.intent_files import sent_without
 from batchata_tasks.execution.reread import reread_parts
+from batchata_tasks.execution.run_context import stored_spec
 from batchata_tasks.execution.twice import recount
 from batchata_tasks.ledger import (
     SET_ASIDE,
@@ -35,14 +35,15 @@ from batchata_tasks.ledger import (
     RunPhase,
     opened_ledger,
 )
-from batchata_tasks.planning.job_store import moved_to, require_whole
+from batchata_tasks.planning.stored_specs import stored_records
 from batchata_tasks.providers import names_of_account, provider_type
-from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.planning.prepare import PreparedRun
+    from batchata_tasks.providers import Adapter
+    from batchata_tasks.types.destination import Destination
 
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _AMOUNTS = ("settled", "superseded", "overhead")
@@ -82,14 +83,37 @@ def rebuild(ready: PreparedRun, settings: Settings) -> Rebuilt:
         SpecError: there is no dataset.
         WrongLedgerError: this ledger owns the dataset already, and knows all of it.
     """
-    folder = DatasetFolder(ready.spec.output)
-    owner = folder.owner()
-    if owner is None:
+    default = _Default(ready.record, ready.spec.destinations()[0], ready.adapters[0])
+    return _rebuilt(DatasetFolder(ready.spec.output), default, settings)
+
+
+def rebuild_in(folder: str, settings: Settings) -> Rebuilt:
+    """Restore the dataset in a folder, whatever fills it, as `rebuild`; its runs' specs lie there.
+
+    Raises:
+        SpecError: there is no dataset, or no copy of a spec.
+        CredentialsError: no key of a provider is set.
+        WrongLedgerError: see `rebuild`.
+    """
+    dataset = DatasetFolder(folder)
+    _require_dataset(dataset)
+    if not (records := stored_records(dataset)):
         message = (
-            f"output: there is no dataset in {folder.root}, so there is nothing to rebuild a "
-            "ledger from."
+            f"output: {dataset.specs} has no copy of a spec, so that the folder does not tell what "
+            "fills it; name the file of the spec instead."
         )
         raise SpecError(message)
+    destinations = stored_spec(json.loads(records[0]["spec"])).destinations()
+    with ExitStack() as opened:
+        adapters = [
+            opened.enter_context(closing(provider_type(to.provider, to.endpoint)()))
+            for to in destinations
+        ]
+        return _rebuilt(dataset, _Default(records[0], destinations[0], adapters[0]), settings)
+
+
+def _rebuilt(folder: DatasetFolder, default: _Default, settings: Settings) -> Rebuilt:
+    owner = _require_dataset(folder)
     with opened_ledger(settings.ledger_url) as ledger:
         if owner["ledger_id"] == ledger.id and not sent_without(folder, ledger):
             message = (
@@ -100,7 +124,7 @@ def rebuild(ready: PreparedRun, settings: Settings) -> Rebuilt:
         dataset_id = ledger.dataset_id(folder.url, owner["dataset_id"])
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds)
         try:
-            restored = _Reader(folder, ledger, dataset_id, ready).read()
+            restored = _Reader(folder, ledger, dataset_id, default).read()
             ledger.restore(lease, restored)
             recount(ledger, lease, folder)
             folder.write_owner(dataset_id, ledger.id)  # last: if it fails, a retry begins anew
@@ -116,33 +140,16 @@ def rebuild(ready: PreparedRun, settings: Settings) -> Rebuilt:
     )
 
 
-def spec_of_jobs(root: Path) -> JobsSpec:
-    """Return the spec of the newest run of a Batch, read from its results_dir alone.
-
-    Raises:
-        SpecError: no Batch ran there.
-    """
-    folder = DatasetFolder(str(root))
-    newest_first = sorted(
-        folder.specs.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True
-    )
-    stored = [json.loads(as_dict(read_json(path)).get("spec", "{}")) for path in newest_first]
-    specs = [
-        moved_to(folder, JobsSpec.model_validate(one["spec"]))
-        for one in stored
-        if as_dict(one.get("spec")).get("kind") == "jobs"
-    ]
-    # the jobs of older runs are deleted in time, or were lost with the folder
-    specs.sort(key=lambda spec: not Path(spec.jobs).exists())
-    if specs:
-        if Path(specs[0].jobs).exists():
-            require_whole(Path(specs[0].jobs))
-        return specs[0]
-    message = (
-        f"{root}: no Batch ran with this folder as its results_dir; for the dataset of a table, "
-        "name its spec."
-    )
-    raise SpecError(message)
+def _require_dataset(folder: DatasetFolder) -> dict[str, Any]:
+    """Return what a dataset says of its owner; refuse a folder without a dataset."""
+    owner = folder.owner()
+    if owner is None:
+        message = (
+            f"output: there is no dataset in {folder.root}, so there is nothing to rebuild a "
+            "ledger from."
+        )
+        raise SpecError(message)
+    return owner
 
 
 def _known_cost(commit: dict[str, Any]) -> int | None:
@@ -152,6 +159,14 @@ def _known_cost(commit: dict[str, Any]) -> int | None:
     return commit.get("settled_picodollars") if is_known else None
 
 
+class _Default(NamedTuple):
+    """What is taken for runs that left no copy of their spec, and for intents that were lost."""
+
+    record: dict[str, Any]
+    to: Destination
+    adapter: Adapter
+
+
 @dataclass
 class _Reader:
     """Turns the intents and commits of a dataset's folder into rows of the ledger."""
@@ -159,7 +174,7 @@ class _Reader:
     folder: DatasetFolder
     ledger: Ledger
     dataset_id: str
-    ready: PreparedRun
+    default: _Default
     restored: Restored = field(default_factory=Restored)
     # by provider and old ledger: the account's names under the old ledger, its name under this one
     accounts: dict[tuple[str, str], tuple[set[str], str] | None] = field(
@@ -196,15 +211,15 @@ class _Reader:
         """Return a lost intent as far as a commit shows it; empty if its rows were never sent."""
         if not commit.get("batch_id"):
             return {}
-        provider = self.ready.table.builder.routes[0].provider
+        adapter = self.default.adapter
         return {
             "run_id": commit["run_id"],
             "requests": commit["rows"],
             "fence": commit["fence"],
             "bound_picodollars": _known_cost(commit),
             "ledger_id": self.ledger.id,
-            "provider": provider.name,
-            "account": provider.account(self.ledger.id),
+            "provider": adapter.name,
+            "account": adapter.account(self.ledger.id),
         }
 
     def _add_chunk(
@@ -216,8 +231,7 @@ class _Reader:
         batch_id = commit.get("batch_id") or intent.get("batch_id")
         state = self._state(intent, commit)
         landed = state == ChunkState.LANDED
-        default = self.ready.spec.destinations()[0]
-        start = intent.get("start", 0)
+        start, to = intent.get("start", 0), self.default.to
         rows = intent.get("requests") or commit.get("rows", 0)
         self.restored.chunks.append(
             {
@@ -226,9 +240,9 @@ class _Reader:
                 "dataset_id": self.dataset_id,
                 "round": intent.get("round", 1),
                 "kind": ChunkKind.BATCH if intent else ChunkKind.LOCAL,
-                "provider": intent.get("provider", default.provider),
-                "model": intent.get("model", default.model),
-                "endpoint": intent.get("endpoint", default.endpoint),
+                "provider": intent.get("provider", to.provider),
+                "model": intent.get("model", to.model),
+                "endpoint": intent.get("endpoint", to.endpoint),
                 "start": start,
                 "stop": start + rows,
                 "bytes": intent.get("bytes", 0),
@@ -266,7 +280,7 @@ class _Reader:
 
     def _add_run(self, run_id: str, at: int, *, rehearsal: bool | None) -> None:
         # older runs wrote no copy of their spec
-        record = read_json(self.folder.spec_of(run_id)) or self.ready.record
+        record = read_json(self.folder.spec_of(run_id)) or self.default.record
         if rehearsal is None:  # older versions did not tell
             rehearsal = record.get("rehearsal")
         row = {

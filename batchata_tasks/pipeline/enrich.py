@@ -33,13 +33,14 @@ from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
 from batchata_tasks.pipeline.rehearsals import end_rehearsals
 from batchata_tasks.pipeline.results_lacking import waits_for_results
-from batchata_tasks.pipeline.revalidation import code_changed_words, read_again
+from batchata_tasks.pipeline.revalidation import read_again
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.spending import announce, close_unsent
 from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.pipeline.this_start import before
 from batchata_tasks.pipeline.trouble import StoppedError, judge
+from batchata_tasks.pipeline.ways import code_changed_words
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.types.outcome import Outcome

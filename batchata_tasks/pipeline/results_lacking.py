@@ -7,14 +7,16 @@ until a person has looked.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import HeldError
 from batchata_tasks.common.text import pluralize, sentence
 from batchata_tasks.execution.overdue import lacks_results, why_overdue
-from batchata_tasks.spec.jobs import JobsSpec
+from batchata_tasks.pipeline.ways import retried_by
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.execution.run_context import RunContext
@@ -31,19 +33,17 @@ def require_results(held: HeldDataset, spec: RunSpec) -> None:
     Raises:
         HeldError: nothing is sent until a person decides.
     """
-    reason = what_lacks(
-        held.folder, held.ledger, held.lease.dataset_id, of_jobs=isinstance(spec, JobsSpec)
-    )
+    reason = what_lacks(held.folder, held.ledger, held.lease.dataset_id, spec)
     if reason is not None:
         raise HeldError(reason)
 
 
 def what_lacks(
-    folder: DatasetFolder, ledger: Ledger, dataset_id: str, *, of_jobs: bool
+    folder: DatasetFolder, ledger: Ledger, dataset_id: str, spec: RunSpec | Mapping[str, Any]
 ) -> str | None:
     """Return why no run begins on a dataset, and the ways out, in sentences; None if one may.
 
-    `of_jobs` says whether a Batch's jobs land in it.
+    `spec` is what fills it, or that as the ledger keeps it.
     """
     lacking = _lacking(folder, ledger, dataset_id)
     if not _are_of_several_runs(lacking):
@@ -52,9 +52,6 @@ def what_lacks(
     more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
     batches = pluralize(len(lacking), "batch has", "batches have")
     runs = len({chunk.run_id for chunk in lacking})
-    again = "`batchata run SPEC --retry-failed`"
-    if of_jobs:
-        again = "`Batch(retry_failed=True)`"
     give_up = " ".join(f"--abandon {batch_id}" for batch_id in named)
     return (
         f"{batches} ended in {runs} runs without results that could be had "
@@ -63,7 +60,7 @@ def what_lacks(
         f"The newest: {sentence(why_overdue(folder, lacking[-1]))} "
         "Results that come after all land by themselves at the next start; "
         f"`batchata reconcile {give_up}` gives them up, so that their rows are paid for again; "
-        f"{again} sends new rows all the same."
+        f"{retried_by(spec)} sends new rows all the same."
     )
 
 

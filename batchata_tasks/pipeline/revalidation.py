@@ -24,8 +24,6 @@ from batchata_tasks.execution.reread import (
 )
 from batchata_tasks.planning.fingerprint import schema_part, schema_part_of
 from batchata_tasks.planning.settle import settle
-from batchata_tasks.sources.forms import FrameSource
-from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.types.outcome import Outcome
 
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.planning.table import PreparedTable
     from batchata_tasks.schema.answers import AnswerSchemas
-    from batchata_tasks.spec.run import RunSpec
 
 
 _STAYS = (
@@ -242,18 +239,3 @@ def valid_by_now(table: PreparedTable, summary: PlanSummary) -> int:
         return 0
     report, _ = KeptAnswers(table.dataset, table.answers).look()
     return min(report.gained, asked_for)
-
-
-def code_changed_words(spec: RunSpec) -> str:
-    """Return the sentence about a response model whose code has changed."""
-    return (
-        "the code of the response model has changed since answers were checked by it: "
-        f"{kept_by(spec)} reads them again, for free, and tells which it no longer takes"
-    )
-
-
-def kept_by(spec: RunSpec) -> str:
-    """Return what keeps the answers of a spec's dataset that today's response model takes."""
-    if isinstance(spec, EnrichmentSpec) and not isinstance(spec.source, FrameSource):
-        return "`batchata revalidate SPEC`"
-    return "`batchata_tasks.revalidate(output, response_model)`"

@@ -9,9 +9,9 @@ from batchata_tasks.common.money import PICO, dollars, total
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.forecast import within
-from batchata_tasks.pipeline.revalidation import kept_by, valid_by_now
+from batchata_tasks.pipeline.revalidation import valid_by_now
+from batchata_tasks.pipeline.ways import kept_by, renamed_by
 from batchata_tasks.planning.limits import SpendingLimits
-from batchata_tasks.planning.renamed import renamed_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def _free_ways(run: PlanningRun) -> Iterator[str]:
             f"{kept_by(run.spec)} keeps it for free; this run pays for it again."
         )
     if run.plan().renamed and not run.continued:
-        yield f"{renamed_words(run.plan().renamed)}."
+        yield f"{renamed_by(run.spec, run.plan().renamed)}."
 
 
 def close_unsent(run: RunContext, end: RunEnd) -> None:

@@ -20,6 +20,7 @@ from batchata_tasks.execution.land import commit_of
 from batchata_tasks.execution.trouble import MANY, grouped, said
 from batchata_tasks.ledger import UNTIL_LOOKED_AT, ChunkKind, ChunkState, OutcomeTotals, StopReason
 from batchata_tasks.pipeline.receipt import RunResult
+from batchata_tasks.pipeline.ways import retried_by
 from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.types.outcome import Outcome
 
@@ -143,8 +144,8 @@ def _most_frequent(landed: Landed) -> str:
 
 def _remedy(run: RunContext) -> str:
     if isinstance(run.spec, JobsSpec):
-        return "the jobs are changed or sent again with `Batch(retry_failed=True)`"
-    return "the spec is changed or `batchata run SPEC --retry-failed` is given"
+        return f"the jobs are changed or sent again with {retried_by(run.spec)}"
+    return f"the spec is changed or {retried_by(run.spec)} is given"
 
 
 def _account_trouble(run: RunContext, landed: Landed) -> str:

@@ -75,15 +75,6 @@ def earlier_prompt(
     return next((part for part in parts if part in prompts), None)
 
 
-def renamed_words(names: Mapping[str, str]) -> str:
-    """Return the sentence about columns that seem to have another name by now."""
-    pairs = ", ".join(f"{old!r} seems to be {new!r} now" for old, new in names.items())
-    return (
-        f"{pairs}: `batchata rename SPEC {as_option(names)}` keeps the answers to this prompt, for "
-        "free, if it is given before anything is sent"
-    )
-
-
 def as_option(names: Mapping[str, str]) -> str:
     """Return renamed columns as the command line of `batchata rename` has them."""
     plain = not any("=" in name for pair in names.items() for name in pair)

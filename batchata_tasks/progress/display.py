@@ -201,7 +201,7 @@ class LiveProgress(RichBatchProgressDisplay, ProgressBase):
 
     def note(self, text: str) -> None:
         """See Progress."""
-        self._print_note(text)
+        self._print_note(self.worded(text))
 
     def agreed(self, question: str) -> bool:
         """See Progress. Nothing is drawn while the answer is typed."""

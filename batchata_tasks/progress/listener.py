@@ -92,6 +92,8 @@ class ProgressBase:
         self.handle: RunHandle | None = None
         # asks a person; without it all is agreed
         self.ask: Callable[[str], bool] | None = None
+        # how a note is put, for whoever reads it
+        self.worded: Callable[[str], str] = str
         self._last = Snapshot()
         self._looking = threading.Lock()
 
@@ -158,7 +160,7 @@ class LineProgress(ProgressBase):
 
     def note(self, text: str) -> None:
         """See Progress."""
-        self._write(text)
+        self._write(self.worded(text))
 
     def close(self) -> None:
         """See Progress."""

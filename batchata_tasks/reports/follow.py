@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Ledger, RunRow
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.progress.snapshot import Snapshot
-    from batchata_tasks.spec.run import RunSpec
+    from batchata_tasks.reports.shown_dataset import ShownDataset
 
 _PAUSE = 0.5  # seconds between two looks at the ledger
 _WORDS: dict[str, str] = {
@@ -87,11 +87,11 @@ class _Run:
         """Do nothing."""
 
 
-def follow(spec: RunSpec, settings: Settings, progress: Progress) -> Followed:
-    """Show the open run of a spec until it ends.
+def follow(spec: ShownDataset, settings: Settings, progress: Progress) -> Followed:
+    """Show the open run of a dataset until it ends.
 
     Raises:
-        WrongLedgerError: another ledger owns the spec's dataset.
+        WrongLedgerError: another ledger owns the dataset.
     """
     if not ledger_exists(settings.ledger_url):
         return Followed(spec.name)

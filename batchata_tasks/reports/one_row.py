@@ -20,13 +20,15 @@ from batchata_tasks.reports.kept_requests import kept_request
 from batchata_tasks.reports.requests import RequestParts, indented, pretty
 from batchata_tasks.reports.selected_rows import parts_of
 from batchata_tasks.reports.source_row import SourceRow, source_row
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.run import RunSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyarrow as pa
 
-    from batchata_tasks.spec.run import RunSpec
+    from batchata_tasks.reports.shown_dataset import ShownDataset
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class OneRow:
     `source` is the source's row as it is now, or, as a text, why there is none.
     """
 
-    spec: RunSpec
+    dataset: ShownDataset
     key: dict[str, Any]
     row: dict[str, Any]
     request: RequestParts | None
@@ -69,7 +71,7 @@ class OneRow:
     @property
     def answers(self) -> dict[str, Any]:
         """The fields of the answer."""
-        others = {*self.spec.carried, *OWN_NAMES}
+        others = {*self.dataset.carried, *OWN_NAMES}
         return {name: value for name, value in self.row.items() if name not in others}
 
     def to_json(self) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class OneRow:
     def facts(self) -> list[tuple[str, str]]:
         """Return what came of the row, for people, as (label, value)."""
         row = self.row
-        carried = {name: row.get(name) for name in self.spec.carried if name not in self.key}
+        carried = {name: row.get(name) for name in self.dataset.carried if name not in self.key}
         return [
             ("Row", named(self.key)),
             ("Outcome", str(row["_status"])),
@@ -165,28 +167,34 @@ def shown(value: object) -> str:
     return "null" if value is None else str(value)
 
 
-def one_row(spec: RunSpec, words: Sequence[str]) -> OneRow:
+def one_row(dataset: ShownDataset, words: Sequence[str]) -> OneRow:
     """Return the row whose key is given as words: the value of the key column, or `column=value`.
 
     Raises:
         SpecError: there is no such row, or a word is no value of its column.
     """
-    dataset: pads.Dataset = pads.dataset([str(path) for path in parts_of(spec)], format="parquet")
-    key = typed_key(spec.key, words, schema_of_part(dataset.schema))
-    found, values = _rows(dataset, key), key_values(key)
+    parts: pads.Dataset = pads.dataset([str(path) for path in parts_of(dataset)], format="parquet")
+    key = typed_key(dataset.key, words, schema_of_part(parts.schema))
+    found, values = _rows(parts, key), key_values(key)
     if not found:
+        plan = ", `batchata plan SPEC` tells what is not sent yet"
         message = (
             f"--key: the dataset has no row with {named(values)}; `batchata show SPEC` prints "
-            "rows that there are, `batchata plan SPEC` tells what is not sent yet."
+            f"rows that there are{plan if isinstance(dataset, EnrichmentSpec) else ''}."
         )
         raise SpecError(message)
     row = max(found, key=lambda one: one["_enriched_at"])
-    request = kept_request(DatasetFolder(spec.output), row)
+    request = kept_request(DatasetFolder(dataset.output), row)
+    return OneRow(dataset, values, row, request, _source(dataset, key))
+
+
+def _source(dataset: ShownDataset, key: pa.RecordBatch) -> SourceRow | str:
+    if not isinstance(dataset, RunSpec):
+        return "Inputs: not known, as a folder does not tell where its source is; a spec does."
     try:
-        source = source_row(spec, key)
+        return source_row(dataset, key)
     except InputError as error:
-        source = f"The source's row cannot be read now: {error}"
-    return OneRow(spec, values, row, request, source)
+        return f"The source's row cannot be read now: {error}"
 
 
 def _rows(dataset: pads.Dataset, key: pa.RecordBatch) -> list[dict[str, Any]]:

@@ -40,7 +40,6 @@ from batchata_tasks.planning.summary import Options
 from batchata_tasks.providers import unset_key, without_keys_set
 from batchata_tasks.reports.preview import STOPPED_FIRST, Preview
 from batchata_tasks.reports.sample import sample_of
-from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -224,7 +223,7 @@ def _in_the_way(
             f"open batches of an earlier run are not to be seen now: {change}; until then `run` "
             "ends with that as an error"
         )
-    reason = what_lacks(folder, ledger, dataset_id, of_jobs=isinstance(ready.spec, JobsSpec))
+    reason = what_lacks(folder, ledger, dataset_id, ready.spec)
     if reason is not None and not options.retry_failed:
         texts.append(f"`run` looks once more, and else sends nothing: {reason.removesuffix('.')}")
     return tuple(texts)

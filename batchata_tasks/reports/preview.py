@@ -11,10 +11,9 @@ from batchata_tasks.common.money import dollars, exact
 from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.pipeline.lost import InFlight
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
-from batchata_tasks.pipeline.revalidation import code_changed_words, kept_by
+from batchata_tasks.pipeline.ways import code_changed_words, kept_by, renamed_by
 from batchata_tasks.planning.estimate import based_on
 from batchata_tasks.planning.limits import limits_of
-from batchata_tasks.planning.renamed import renamed_words
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.forecast import LimitsAhead
@@ -149,7 +148,7 @@ class Preview:
             names = ", ".join(summary.retired)
             lines.append(("Kept", f"no longer in `columns`: {names}; rows keep what they have"))
         if summary.renamed:
-            lines.append(("Renamed", renamed_words(summary.renamed)))
+            lines.append(("Renamed", renamed_by(self.spec, summary.renamed)))
         if self.valid_by_now:
             rows = pluralize(self.valid_by_now, "row has", "rows have")
             how = kept_by(self.spec)

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from batchata_tasks.spec.run import RunSpec
+    from batchata_tasks.reports.shown_dataset import ShownDataset
 
 _TOLD = ("_error", "_missing_since", "_cost_usd")
 _NARROW, _NARROWEST = 16, 10  # characters that a column keeps, also on a terminal of 80 or of 30
 
 
 def rows_table(
-    spec: RunSpec, rows: list[dict[str, Any]], width: int, columns: Sequence[str] | None = None
+    dataset: ShownDataset,
+    rows: list[dict[str, Any]],
+    width: int,
+    columns: Sequence[str] | None = None,
 ) -> RenderableType:
     """Return rows for a terminal: key, outcome, answers, carried columns, error and cost.
 
@@ -35,11 +38,13 @@ def rows_table(
     """
     if not rows:
         return "No such rows."
-    cells = {name: [_cell(row.get(name)) for row in rows] for name in columns or _named(spec, rows)}
+    cells = {
+        name: [_cell(row.get(name)) for row in rows] for name in columns or _named(dataset, rows)
+    }
     sizes = {name: max(map(cell_len, [name, *texts])) for name, texts in cells.items()}
     left_out = list[str]()
     while _room(width, sizes.values()) < 0:
-        spare = [name for name in sizes if name not in (*spec.key, "_status", "_error")]
+        spare = [name for name in sizes if name not in (*dataset.key, "_status", "_error")]
         if not spare:
             break
         left_out.insert(0, spare[-1])
@@ -55,11 +60,11 @@ def rows_table(
     return Group(table, cell(more_columns))
 
 
-def _named(spec: RunSpec, rows: list[dict[str, Any]]) -> list[str]:
+def _named(dataset: ShownDataset, rows: list[dict[str, Any]]) -> list[str]:
     """Return the columns that are shown unless others are asked for: those that say something."""
-    others = {*spec.carried, *OWN_NAMES}
+    others = {*dataset.carried, *OWN_NAMES}
     answers = [name for name in rows[0] if name not in others]
-    names = [*spec.key, "_status", *answers, *spec.carried, *_TOLD]
+    names = [*dataset.key, "_status", *answers, *dataset.carried, *_TOLD]
     return [name for name in dict.fromkeys(names) if any(row.get(name) is not None for row in rows)]
 
 
@@ -101,9 +106,9 @@ def _cell(value: Any) -> str:
     return " ".join(printable(text).split())
 
 
-def how_to_open(spec: RunSpec) -> str:
+def how_to_open(dataset: ShownDataset) -> str:
     """Return how to read the dataset from pandas and DuckDB."""
-    data = DatasetFolder(spec.output).data
+    data = DatasetFolder(dataset.output).data
     return f"""Open it:
   pandas   pd.read_parquet("{data}")
   DuckDB   from read_parquet('{data}/*.parquet')"""

@@ -22,6 +22,7 @@ from batchata_tasks.planning.key_arrays import Keys
 from batchata_tasks.planning.prepare import opened_source
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.templates import RowCondition
+from batchata_tasks.spec.run import RunSpec
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from batchata_tasks.spec.run import RunSpec
+    from batchata_tasks.reports.shown_dataset import ShownDataset
 
 _WHEN = "_enriched_at"
 
@@ -44,32 +45,35 @@ class Selection(NamedTuple):
     columns: Sequence[str] | None = None
 
 
-def parts_of(spec: RunSpec) -> list[Path]:
-    """Return the files of a spec's dataset.
+def parts_of(dataset: ShownDataset) -> list[Path]:
+    """Return the files of a dataset.
 
     Raises:
         SpecError: there is no dataset yet, or it has another key.
     """
-    folder = DatasetFolder(spec.output)
+    folder = DatasetFolder(dataset.output)
     require_one_name(folder)
     data = folder.data
     if not (paths := sorted(data.glob("*.parquet"))):
-        message = f"output: there are no rows in {data} yet; `batchata status` tells what runs did."
+        message = (
+            f"output: there are no rows in {data} yet; `batchata status {folder.word}` tells what "
+            "its runs did."
+        )
         raise SpecError(message)
-    check_key(spec.key, data, pq.read_schema(paths[0]))
+    check_key(dataset.key, data, pq.read_schema(paths[0]))
     return paths
 
 
-def dataset_rows(spec: RunSpec, asked: Selection) -> list[dict[str, Any]]:
+def dataset_rows(dataset: ShownDataset, asked: Selection) -> list[dict[str, Any]]:
     """Return rows of a dataset, in the order of the source; then those that left the source.
 
-    If the source cannot be read, they come in the dataset's order.
+    If the source cannot be read, or is not known, they come in the dataset's order.
 
     Raises:
         SpecError: there is no dataset yet, or it has no such column.
         SourceError: the condition cannot be applied to a row.
     """
-    paths = parts_of(spec)
+    paths = parts_of(dataset)
     names = list[str](pq.read_schema(paths[0]).names)
     for name in asked.columns or ():
         if name not in names:
@@ -78,7 +82,7 @@ def dataset_rows(spec: RunSpec, asked: Selection) -> list[dict[str, Any]]:
     condition = (
         None if asked.where is None else RowCondition(asked.where, names, "dataset", "--where")
     )
-    found = _Found(spec, paths, condition, only_failed=asked.only_failed)
+    found = _Found(dataset, paths, condition, only_failed=asked.only_failed)
     columns = names if asked.columns is None else list(dict.fromkeys(asked.columns))
     return found.read(found.first(asked.rows), columns)
 
@@ -87,11 +91,16 @@ class _Found:
     """The rows of a dataset that a condition holds for: where each is, by the digest of its key."""
 
     def __init__(
-        self, spec: RunSpec, paths: list[Path], condition: RowCondition | None, *, only_failed: bool
+        self,
+        dataset: ShownDataset,
+        paths: list[Path],
+        condition: RowCondition | None,
+        *,
+        only_failed: bool,
     ) -> None:
-        self._spec, self._paths = spec, paths
+        self._dataset, self._paths = dataset, paths
         used = () if condition is None else condition.columns
-        self._read = list(dict.fromkeys([*spec.key, "_status", _WHEN, *used]))
+        self._read = list(dict.fromkeys([*dataset.key, "_status", _WHEN, *used]))
         blocks = [
             block
             for file in range(len(paths))
@@ -111,7 +120,7 @@ class _Found:
             for batch in part.iter_batches(READ_ROWS, columns=self._read):
                 numbers = range(first, first + batch.num_rows)
                 first += batch.num_rows
-                rows = RowBlock(batch, numbers, self._spec.key)
+                rows = RowBlock(batch, numbers, self._dataset.key)
                 if only_failed:
                     failed = pc.not_equal(batch.column("_status"), Outcome.SUCCEEDED.value)
                     rows = rows.take(np.flatnonzero(failed).tolist())
@@ -120,7 +129,7 @@ class _Found:
                 if len(rows):
                     when = rows.batch.column(_WHEN).cast(pa.int64()).fill_null(0)
                     places = [np.full(len(rows), file), np.array(rows.numbers), np.array(when)]
-                    digests = key_digests(keys_of(rows.batch, self._spec.key))
+                    digests = key_digests(keys_of(rows.batch, self._dataset.key))
                     yield list(digests), np.column_stack(places)
 
     def _sorted(self) -> tuple[Keys, NDArray[np.int64]]:
@@ -146,9 +155,9 @@ class _Found:
         return list(found)[:rows]
 
     def _source_keys(self) -> Iterable[Keys]:
-        if not len(self._order):
+        if not len(self._order) or not isinstance(self._dataset, RunSpec):
             return
-        source, key = opened_source(self._spec), self._spec.key
+        source, key = opened_source(self._dataset), self._dataset.key
         if not set(key) <= set(source.names()):
             return
         schema = pq.read_schema(self._paths[0])

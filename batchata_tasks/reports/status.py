@@ -29,7 +29,7 @@ from batchata_tasks.types.outcome import Outcome
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Chunk, Ledger, RunRow
-    from batchata_tasks.spec.run import RunSpec
+    from batchata_tasks.reports.shown_dataset import ShownDataset
 
 _RUNS = 10
 _WIDE = 120  # characters of a terminal on which a run's outcomes stand side by side
@@ -41,7 +41,7 @@ _UNSENT: dict[str, str] = {
     RunEnd.DECLINED: "declined, nothing was sent",
 }
 _LOOK = (
-    "look at its rows' errors (`batchata show`), then change the spec or run it with "
+    "look at its rows' errors (`batchata show SPEC --failed`), then change the spec or run it with "
     "`--retry-failed`; until then it sends nothing."
 )
 _REMEDIES: dict[str | None, str] = {
@@ -55,11 +55,11 @@ _REMEDIES: dict[str | None, str] = {
 """What to do about runs that stopped before their end, by their result."""
 
 
-def runs_overview(spec: RunSpec | None, settings: Settings) -> list[dict[str, Any]]:
-    """Return the newest runs of a spec's dataset, or of the whole ledger, as plain values.
+def runs_overview(spec: ShownDataset | None, settings: Settings) -> list[dict[str, Any]]:
+    """Return the newest runs of a dataset, or of the whole ledger, as plain values.
 
     Raises:
-        WrongLedgerError: another ledger owns the spec's dataset.
+        WrongLedgerError: another ledger owns the dataset.
     """
     with opened_ledger(settings.ledger_url) as ledger:
         dataset_id = None
@@ -90,8 +90,8 @@ def _standing(ledger: Ledger, row: RunRow) -> dict[str, Any]:
             return {}
         blocked = why_outdated(folder, ledger)
         if blocked is None and row.state == RunPhase.CLOSED:
-            of_jobs = "jobs" in json.loads(row.spec)["spec"]
-            blocked = what_lacks(folder, ledger, row.dataset_id, of_jobs=of_jobs)
+            spec = json.loads(row.spec)["spec"]
+            blocked = what_lacks(folder, ledger, row.dataset_id, spec)
         error = last_error(folder) if blocked is None else None
     except StorageError as damaged:
         return {"blocked": str(damaged)}
@@ -147,10 +147,10 @@ def _rows_in(chunks: list[Chunk], state: ChunkState) -> int:
     return sum(chunk.rows for chunk in chunks if chunk.state == state)
 
 
-def undecided(spec: RunSpec | None, settings: Settings) -> list[str]:
+def undecided(spec: ShownDataset | None, settings: Settings) -> list[str]:
     """Return a sentence for each batch whose rows are held or overdue, and what to do about it.
 
-    These are of the spec's dataset, or of the whole ledger, whichever run sent them.
+    These are of the dataset, or of the whole ledger, whichever run sent them.
     """
     with opened_ledger(settings.ledger_url) as ledger:
         chunks = ledger.chunks_in((ChunkState.HELD, ChunkState.OVERDUE))

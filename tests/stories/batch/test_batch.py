@@ -731,7 +731,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(
         path.unlink()
     with pytest.raises(
         WrongLedgerError,
-        match=r"run `batchata status SPEC --rebuild` \(for SPEC, a Batch names its results_dir\)",
+        match=rf"run `batchata status {tmp_path / 'out'} --rebuild`",
     ):
         batch.run()
     told = CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--rebuild"])
@@ -761,15 +761,15 @@ def test_a_folder_that_came_back_outlives_its_ledger(
     assert sent(emulator) == 3
 
 
-def test_only_a_batchs_folder_is_rebuilt_by_its_name(tmp_path: Path) -> None:
-    """A folder in which no Batch ran is not taken for one in which a Batch did."""
+def test_only_a_datasets_folder_is_rebuilt_by_its_name(tmp_path: Path) -> None:
+    """A folder in which nothing ran is not taken for one of a dataset."""
     told = CliRunner().invoke(app, ["status", str(tmp_path), "--rebuild"])
     assert told.exit_code == 2
-    assert "no Batch ran with this folder as its results_dir" in told.output
+    assert f"there is no dataset in {tmp_path}" in told.output
 
 
 def test_the_rows_of_a_batch_are_shown_by_its_folder(tmp_path: Path, emulator: Emulator) -> None:
-    """`show` takes a results_dir like a spec; a folder without a Batch is refused in a sentence."""
+    """`show` takes a results_dir like a spec; one without a dataset is refused in a sentence."""
     batch = Batch(tmp_path / "out").set_default_params(model="claude-haiku-5-5", max_tokens=50)
     batch.add_job(prompt="text", id="a").add_job(prompt="other", id="b").run()
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "out"), "--json"])
@@ -778,4 +778,4 @@ def test_the_rows_of_a_batch_are_shown_by_its_folder(tmp_path: Path, emulator: E
     assert "read_parquet" in CliRunner().invoke(app, ["show", str(tmp_path / "out")]).stdout
     refused = CliRunner().invoke(app, ["show", str(tmp_path)])
     assert refused.exit_code == 2
-    assert "no Batch ran with this folder" in " ".join(refused.output.split())
+    assert f"there is no dataset in {tmp_path}" in refused.output

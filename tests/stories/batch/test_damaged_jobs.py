@@ -13,8 +13,8 @@ import pytest
 
 from batchata_tasks import Batch, SpecError, StateManager
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.operations.rebuild import spec_of_jobs
 from batchata_tasks.planning.job_store import drop_jobs, require_whole
+from batchata_tasks.reports.shown_dataset import dataset_in
 from tests.support.jobs import CLAUDE, sent
 from tests.support.waiting import until
 
@@ -98,7 +98,7 @@ def test_without_the_jobs_one_sentence_says_what_to_do(
     for look in (
         lambda: batch(jobs=0).run(),
         lambda: StateManager("state.json").load(),
-        lambda: spec_of_jobs(Path("res")),
+        lambda: dataset_in("res"),
     ):
         with pytest.raises(SpecError, match=r"^jobs: .* is damaged.*Run the program that adds"):
             look()

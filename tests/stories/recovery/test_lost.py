@@ -134,7 +134,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(
     """
     die_with_batches_open(table, monkeypatch)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
-    with pytest.raises(WrongLedgerError, match="status SPEC --rebuild"):
+    with pytest.raises(WrongLedgerError, match=rf"`batchata status {table.output} --rebuild`"):
         table.run(items_per_batch=3)
     table.emulator.control.progress("immediate")
     report = rebuild(prepare_run(table.spec(), Settings()), Settings())

@@ -546,3 +546,13 @@ def test_a_display_that_could_not_start_gives_way(open_terminal: Callable[..., S
     shown = open_terminal(80)
     shown.start((Snapshot().stats(), 0.0, {}))
     assert shown.screen.shown == ["Time      0:00, planning"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_notes_are_worded_for_whoever_reads_them(*, terminal: bool) -> None:
+    """As lines and above a display alike; a command says so how its spec was named."""
+    file = StringIO()
+    console = Console(file=file, force_terminal=terminal, width=60, height=20)
+    with for_console(console, worded=lambda text: text.replace("SPEC", "a.yaml")) as progress:
+        progress.note("see SPEC")
+    assert "see a.yaml" in file.getvalue()

@@ -1,0 +1,64 @@
+"""What people do by hand about a run: for a spec by a command, for a Batch or a frame in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.planning.renamed import as_option
+
+if TYPE_CHECKING:
+    from batchata_tasks.spec.run import RunSpec
+
+
+class _Filler(Enum):
+    """What fills a dataset."""
+
+    TABLE = "the spec of a table"
+    FRAME = "calls of `enrich`"
+    JOBS = "a Batch"
+
+
+def _filler(spec: RunSpec | Mapping[str, Any]) -> _Filler:
+    """Return what fills a dataset, given its spec, or that as the ledger keeps it."""
+    stored = spec if isinstance(spec, Mapping) else spec.model_dump(include={"kind", "source"})
+    if stored.get("kind") == "jobs":
+        return _Filler.JOBS
+    return _Filler.FRAME if "frame" in as_dict(stored.get("source")) else _Filler.TABLE
+
+
+def kept_by(spec: RunSpec) -> str:
+    """Return what keeps the answers of a spec's dataset that today's response model takes."""
+    if _filler(spec) is _Filler.TABLE:
+        return "`batchata revalidate SPEC`"
+    return f"`batchata_tasks.revalidate({spec.output!r}, response_model)`"
+
+
+def code_changed_words(spec: RunSpec) -> str:
+    """Return the sentence about a response model whose code has changed."""
+    return (
+        "the code of the response model has changed since answers were checked by it: "
+        f"{kept_by(spec)} reads them again, for free, and tells which it no longer takes"
+    )
+
+
+def retried_by(spec: RunSpec | Mapping[str, Any]) -> str:
+    """Return what sends rows again that failed for good."""
+    return {
+        _Filler.TABLE: "`batchata run SPEC --retry-failed`",
+        _Filler.FRAME: "`enrich(…, retry_failed=True)`",
+        _Filler.JOBS: "`Batch(retry_failed=True)`",
+    }[_filler(spec)]
+
+
+def renamed_by(spec: RunSpec, names: Mapping[str, str]) -> str:
+    """Return the sentence about columns that seem to have another name by now (old: new)."""
+    pairs = ", ".join(f"{old!r} seems to be {new!r} now" for old, new in names.items())
+    if _filler(spec) is _Filler.FRAME:
+        return f"{pairs}: under the old name, in frame and prompt, its answers are kept, for free"
+    return (
+        f"{pairs}: `batchata rename SPEC {as_option(names)}` keeps the answers to this prompt, for "
+        "free, if it is given before anything is sent"
+    )
