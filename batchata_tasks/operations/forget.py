@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.canonical import key_digest
@@ -32,26 +32,30 @@ _COPIES = (
     "a folder that was copied with its `_batchata` is the same dataset: the next run or command "
     "that changes it takes the row out of it, too"
 )
+_JOB_RETURNS = "the job is sent again if a program adds it again: leave it out there"
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What was taken out: rows of the dataset, and files that were written anew without the key."""
+    """What was taken out: rows of the dataset, and files that were written anew without the key.
+
+    `returning` says what would bring the row back.
+    """
 
     key: str
     rows: int
     files: int
+    returning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        return {"key": self.key, "rows": self.rows, "files": self.files}
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (label, value)."""
         elsewhere = (
             "the provider keeps requests and results for about a month, unless they were deleted "
-            "there (`delete_results`); the row is sent again if the source still has it: delete it "
-            "there, or leave it out by `where`"
+            f"there (`delete_results`); {self.returning}"
         )
         return [
             ("Forgotten", f"{self.key}: {pluralize(self.rows, 'row')} of the dataset"),
@@ -111,14 +115,16 @@ def _forgotten(dataset: HeldFolder, words: KeyWords) -> Forgotten:
     # a job that was never sent is in no row
     files = drop_jobs(held.folder, values[JOB_ID]) if table.key == [JOB_ID] else 0
     if not rows and not chunks and not files:  # nothing was changed
-        message = f"--key: the dataset has no row with {named}; {dataset.showing}."
+        show = f"`batchata show {held.folder.word}`"
+        message = f"--key: the dataset has no row with {named}; {show} prints rows that there are."
         raise SpecError(message)
     files += sum(drop_texts(held, chunk_id, places) for chunk_id, places in chunks)
     note_changes(held)
     # what dead runs left, and the last error, may quote the row
     held.folder.drop_unfinished()
     held.folder.last_error.unlink(missing_ok=True)
-    return Forgotten(named, rows, files)
+    of_jobs = table.key == [JOB_ID]
+    return Forgotten(named, rows, files, _JOB_RETURNS if of_jobs else dataset.returning)
 
 
 def _require_free(dataset: HeldFolder, named: str, chunks: list[str]) -> None:

@@ -35,7 +35,10 @@ class HeldBySpec(HeldFolder):
 
     runner: ClassVar[str] = "`batchata run SPEC`"
     ending: ClassVar[str] = ", or `batchata cancel SPEC` end it"
-    showing: ClassVar[str] = "`batchata show SPEC` prints rows"
+    returning: ClassVar[str] = (
+        "the row is sent again if the source still has it: delete it there, or leave it out by "
+        "`where`"
+    )
 
 
 @contextmanager

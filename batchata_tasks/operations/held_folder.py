@@ -52,11 +52,14 @@ class HeldFolder:
     declared: DeclaredSchema
     unfinished: frozenset[str]
 
-    # for people: who does what a command waits for, how else an unfinished run is ended, where to
-    # see the rows
+    # for people: who does what a command waits for, how else an unfinished run is ended, what
+    # brings a row back
     runner: ClassVar[str] = f"another run of {FILLED_BY}"
     ending: ClassVar[str] = ""
-    showing: ClassVar[str] = "its rows are in the Parquet files under `data` in its folder"
+    returning: ClassVar[str] = (
+        "the row is sent again if the frame, or the source of the spec, still has it: take it out "
+        "there"
+    )
 
     def begin(self) -> None:
         """Prepare the dataset for being changed; no row changes by that.

@@ -232,10 +232,11 @@ def valid_by_now(table: PreparedTable, summary: PlanSummary) -> int:
 
     The dataset is only read if rows of a plan are to be sent again for their answers alone, or were
     given up. No more rows than these count: others are sent whatever becomes of their answers.
+    Beyond `limit` nobody looked why a row is to be sent, so that all of these may count.
     """
     asked_for = summary.exhausted
     asked_for += sum(summary.reasons.get(reason, 0) for reason in ("schema", "failed"))
     if not asked_for or table.answers.own:
         return 0
     report, _ = KeptAnswers(table.dataset, table.answers).look()
-    return min(report.gained, asked_for)
+    return min(report.gained, asked_for + summary.over_limit)

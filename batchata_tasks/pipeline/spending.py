@@ -61,7 +61,7 @@ def _free_ways(run: PlanningRun) -> Iterator[str]:
         answers = pluralize(rows, "row of the dataset has", "rows of the dataset have")
         yield (
             f"{answers} an answer that today's response model takes: stop now, and "
-            f"{kept_by(run.spec)} keeps it for free; this run pays for it again."
+            f"{kept_by(run.spec)} keeps such answers for free; this run pays for them again."
         )
     if run.plan().renamed and not run.continued:
         yield f"{renamed_by(run.spec, run.plan().renamed)}."

@@ -151,8 +151,8 @@ class Preview:
             lines.append(("Renamed", renamed_by(self.spec, summary.renamed)))
         if self.valid_by_now:
             rows = pluralize(self.valid_by_now, "row has", "rows have")
-            how = kept_by(self.spec)
-            text = f"{rows} an answer that today's response model takes: {how} keeps it, for free"
+            how = f"{kept_by(self.spec)} keeps such answers for free"
+            text = f"{rows} an answer that today's response model takes: {how}"
             lines.append(("Answers", text))
         if self.model_changed:
             lines.append(("Answers", code_changed_words(self.spec)))

@@ -139,6 +139,8 @@ def test_a_job_of_a_batch_is_forgotten(emulator: Emulator) -> None:
     assert {path.parent.name for path in files_with(SECRET)} >= {"jobs", "requests"}
     told = forget(OUT, KEY)
     assert (told.key, told.rows) == (f"job_id={KEY!r}", 1)
+    (words,) = [text for label, text in told.lines() if label == "Elsewhere"]
+    assert words.endswith("the job is sent again if a program adds it again: leave it out there")
     assert not list(files_with(KEY))
     assert not list(files_with(SECRET))
     assert rows() == others
@@ -173,7 +175,7 @@ def test_a_job_that_was_never_sent_is_forgotten() -> None:
     batch(IDS[:3]).run(dry_run=True)
     assert [path.parent.name for path in files_with(SECRET)] == ["jobs"]
     assert (forget(OUT, KEY).rows, list(files_with(SECRET))) == (0, [])
-    with pytest.raises(SpecError, match=rf"^key: the dataset has no row with job_id={KEY!r}; its"):
+    with pytest.raises(SpecError, match=rf"^key: the dataset has no row with job_id={KEY!r}; `"):
         forget(OUT, KEY)
 
 
@@ -183,6 +185,8 @@ def test_a_row_of_a_frame_is_forgotten(emulator: Emulator) -> None:
     others = [row for row in rows() if row["id"] not in (KEY, "b")]
     assert list(files_with(SECRET))
     assert forget(OUT, KEY).rows == 1
+    refused = CliRunner().invoke(app, ["forget", str(OUT), "--key", "nobody"])
+    assert f"`batchata show {OUT.absolute()}` prints rows" in refused.output
     done = CliRunner().invoke(app, ["forget", str(OUT), "--key", "b", "--json"])
     assert (done.exit_code, json.loads(done.stdout)["rows"]) == (0, 1)
     assert not list(files_with(KEY))

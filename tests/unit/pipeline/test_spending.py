@@ -8,6 +8,8 @@ import pytest
 
 from batchata_tasks.common.errors import DeclinedError
 from batchata_tasks.common.money import dollars, pico_from_usd
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.operations.revalidate import revalidate
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import opened, run_with, stopping_at
@@ -76,10 +78,25 @@ def test_answers_that_need_not_be_paid_for_again_are_told(table: Table) -> None:
         (before,) = [line for line in person.lines if line.startswith("about to send")]
         told = (
             "20 rows of the dataset have an answer that today's response model takes: stop now, "
-            "and `batchata revalidate SPEC` keeps it for free; this run pays for it again."
+            "and `batchata revalidate SPEC` keeps such answers for free; this run pays for them "
+            "again."
         )
         following = person.lines[person.lines.index(before) + 1]
         assert (following == told) == (told in person.lines) == bool(kept)
+
+
+def test_answers_beyond_the_limit_are_told_as_well(table: Table) -> None:
+    """A run of one row has all of them to lose: they are as many as `revalidate` keeps."""
+    run(table, Person(agrees=True))
+    model = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
+    changes: dict[str, Any] = {"response_schema": model, "limit": 1}
+    assert preview(table.spec(**changes)).valid_by_now == ROWS
+    person = Person(agrees=False)
+    with pytest.raises(DeclinedError):
+        run(table, person, **changes)
+    (told,) = [line for line in person.lines if "today's response model takes" in line]
+    assert told.startswith(f"{ROWS} rows of the dataset have an answer")
+    assert revalidate(table.spec(**changes), Settings()).gained == ROWS
 
 
 def test_what_would_be_free_is_asked_for_whatever_it_costs(table: Table) -> None:
