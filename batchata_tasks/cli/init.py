@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchata_tasks.operations.draft.facts import TableFacts
+    from batchata_tasks.operations.draft.keys import ChosenKey
     from batchata_tasks.operations.draft.writing import Draft, Wanted
+    from batchata_tasks.sources.forms import Form
 
 _MODELS = {"ANTHROPIC_API_KEY": "claude-haiku-5-5", "OPENAI_API_KEY": "gpt-6-luna"}
 
@@ -75,26 +77,39 @@ def init(
     Exit codes: 0 all was written; 2 nothing was, since the table, the key or a file was not right.
     """
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.operations.draft.facts import look_at, source_of
+    from batchata_tasks.operations.draft.keys import ChosenKey
+    from batchata_tasks.operations.draft.prompt import TASK
     from batchata_tasks.operations.draft.writing import Wanted, default_name, draft, write
 
     with boundary():
         asks = _asks(yes=yes)
-        source = source_of(table, sheet)
-        facts = look_at(source)
-        print_text(out, f"{source}: {pluralize(len(facts.names), 'column')}")
-        if len(facts.sheets) > 1:
-            chosen = sheet or facts.sheets[0]
-            names = ", ".join(map(printable, facts.sheets))
-            print_text(out, f"Sheets: {names}. This is {printable(chosen)}; --sheet names another.")
+        source, facts = _look(table, sheet)
         name = name or _answer("Name of the spec", default_name(source), asks=asks)
-        key = key or _key(facts, asks=asks)
-        model = model or _answer("Model", _default_model(), asks=asks)
-        task = prompt or _task(asks=asks)
-        wanted = Wanted(source, name, key, model, task, folder, output or f"out/{name}")
+        wanted = Wanted(
+            source,
+            name,
+            ChosenKey(key) if key else _key(facts, asks=asks),
+            model or _answer("Model", _default_model(), asks=asks),
+            prompt or _answer("What is the model to do with each row", TASK, asks=asks),
+            folder,
+            output or f"out/{name}",
+        )
         drafted = draft(wanted, facts, Settings())
         write(drafted, folder)
         _print_next(drafted, wanted)
+
+
+def _look(table: str, sheet: str | None) -> tuple[str | Form, TableFacts]:
+    """Return a table as a spec names it, and what it holds; say how large it is."""
+    from batchata_tasks.operations.draft.facts import look_at, source_of
+
+    source = source_of(table, sheet)
+    facts = look_at(source)
+    print_text(out, f"{source}: {pluralize(len(facts.names), 'column')}")
+    if len(facts.sheets) > 1:
+        chosen, names = sheet or facts.sheets[0], ", ".join(map(printable, facts.sheets))
+        print_text(out, f"Sheets: {names}. This is {printable(chosen)}; --sheet names another.")
+    return source, facts
 
 
 def _asks(*, yes: bool) -> bool:
@@ -127,8 +142,8 @@ def _answer(
         raise KeyboardInterrupt from None
 
 
-def _key(facts: TableFacts, *, asks: bool) -> list[str]:
-    from batchata_tasks.operations.draft.keys import check_key, guess_key
+def _key(facts: TableFacts, *, asks: bool) -> ChosenKey:
+    from batchata_tasks.operations.draft.keys import ChosenKey, check_key, guess_key
 
     def columns(text: str) -> list[str]:
         # a name may hold a comma
@@ -141,7 +156,7 @@ def _key(facts: TableFacts, *, asks: bool) -> list[str]:
             raise typer.BadParameter(printable(str(error))) from error
         return text
 
-    guess: list[str] | None = None
+    guess: ChosenKey | None = None
     try:
         guess = guess_key(facts)
     except SpecError as error:
@@ -151,14 +166,9 @@ def _key(facts: TableFacts, *, asks: bool) -> list[str]:
     if not asks and guess:
         return guess
     question = "Key: the column, or columns with commas between, that identify a row"
-    answer = _answer(question, ", ".join(guess) if guess else None, read, asks=asks)
-    return guess if guess and answer == ", ".join(guess) else columns(answer)
-
-
-def _task(*, asks: bool) -> str:
-    from batchata_tasks.operations.draft.prompt import TASK
-
-    return _answer("What is the model to do with each row", TASK, asks=asks)
+    guessed = ", ".join(guess.names) if guess else None
+    answer = _answer(question, guessed, read, asks=asks)
+    return guess if guess and answer == guessed else ChosenKey(columns(answer))
 
 
 def _default_model() -> str:
@@ -172,7 +182,7 @@ def _print_next(drafted: Draft, wanted: Wanted) -> None:
 
     folder = "" if wanted.folder.resolve() == Path.cwd() else f" in {wanted.folder}"
     print_text(out, f"Wrote {', '.join(drafted.files)}{folder}.")
-    key = ", ".join(name if name.strip() else repr(name) for name in wanted.key)
+    key = ", ".join(name if name.strip() else repr(name) for name in wanted.key.names)
     print_text(out, f"Key: {key}. Look at the prompt, and at the response model.")
     for note in drafted.notes:
         print_text(out, note)

@@ -171,6 +171,52 @@ def test_objects_and_lists_are_printed_as_json(tmp_path: Path) -> None:
     assert "{{ order | tojson }} prints JSON" in " ".join(planned.stdout.split())
 
 
+_UNIQUE = "unique and never null in all 2 rows"
+WHY = [
+    (["id,text", "1,x", "2,x"], f"id   # {_UNIQUE}, and named like a key"),
+    (["word", "a", "b"], f"word   # the first column of numbers or short texts that is {_UNIQUE}"),
+    (["said", "a b", "c d"], f"said   # {_UNIQUE}; no column of numbers or short texts is"),
+    (["a,b", "1,1", "1,2", "2,1"], "[a, b]   # no column is so alone, these two are together: u"),
+    (["id,text"], "id   # there are no rows yet"),
+]
+
+
+@pytest.mark.parametrize(("lines", "comment"), WHY)
+@pytest.mark.usefixtures("emulator")
+def test_the_spec_says_why_the_key_was_chosen(
+    lines: list[str], comment: str, tmp_path: Path
+) -> None:
+    """Beside the key, so that whoever knows the table better sees what it was guessed from."""
+    assert init(tmp_path, text(tmp_path, lines)).returncode == 0
+    assert f"key: {comment}" in (tmp_path / "table.yaml").read_text()
+
+
+@pytest.mark.usefixtures("emulator")
+def test_what_the_draft_leaves_out_is_told(tmp_path: Path) -> None:
+    """Objects and lists of the prompt that are not carried along, and columns beyond the eighth.
+
+    The examples of single fields work in a prompt.
+    """
+    rows = [{"city": "Bonn", "geo": {"lat": 1.5}}, None]
+    columns = {"id": [1, 2], "address": rows, "lines": [[{"sku": "a"}], []], "_status": ["x", "y"]}
+    columns |= {f"n{i}": [i, i] for i in range(7)}
+    assert init(tmp_path, parquet(tmp_path, columns)).returncode == 0
+    written = (tmp_path / "table.yaml").read_text()
+    told = "# In the prompt, and not in the dataset unless `columns` names them: address, lines\n"
+    assert told in written
+    assert "# Neither in the prompt nor in the dataset: n5, n6\n" in written
+    assert "address  struct<city: string, geo: struct<lat: double>>" in written
+    fields = "{% for one in lines %}{{ one.sku }} {% endfor %}"
+    assert f"# Single fields of objects, in a prompt: {fields}\n" in written  # one row has none
+    used = ("--name", "used", "--prompt", f"{fields} {{{{ id }}}}")
+    assert init(tmp_path, "table.parquet", *used).returncode == 0
+    carried = ("--set", "columns=[address, lines]", "--limit", "1", "--direct")
+    ran = batchata("run", "table.yaml", *carried, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    (row,) = pq.read_table(tmp_path / "out/table/data").to_pylist()
+    assert (row["address"]["city"], row["lines"]) == ("Bonn", [{"sku": "a"}])
+
+
 @pytest.mark.usefixtures("emulator")
 def test_a_second_nights_rows_go_without_a_pilot(tmp_path: Path) -> None:
     """The draft's pilot is sent once for a prompt: later, more than 20 rows are one batch."""

@@ -1,11 +1,12 @@
-"""The key of a table: guessed from names and values, then checked over all rows."""
+"""The key of a table: guessed from values, then names, and checked over all rows."""
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
@@ -23,26 +24,49 @@ if TYPE_CHECKING:
 
 TAKEN = frozenset((*OWN_NAMES, *SYSTEM_FIELDS.names))
 """Names that the dataset has for itself."""
-_NAMES = ("id", "key", "uuid", "guid")
-_LESS = ("name", "code", "slug", "sku", "number", "nr", "no", "isbn", "url", "email")
-_BY_NAME = 1  # the rank of columns that are called ids
-_TRIED, _PAIRED = 12, 6  # columns that are tried alone, and in pairs
+# how keys are called, as the last word of a name; and as its end, where words are written together
+_CALLED = frozenset(
+    (
+        *("id", "key", "uuid", "guid", "code", "number", "num", "nr", "no"),
+        *("nummer", "numero", "número", "numéro", "schlüssel", "kennung"),
+        *("ref", "slug", "sku", "isbn", "ean", "iban", "vin"),
+    )
+)
+_ENDS = ("id", "key", "uuid", "guid", "code", "number", "nummer", "nr", "schlüssel", "kennung")
+# those that say nothing to a model
+_EMPTY_WORDS = frozenset(("id", "key", "uuid", "guid", "number", "num", "nr", "no", "nummer"))
+_EMPTY_ENDS = ("id", "nummer", "nr")
+_SHORT = 64  # characters of a text that may be a key: SHA-256 in hexadecimal has so many
+# amounts, shares and dates, which are unique by accident
+_MEASURED = re.compile(r"[-+]?\d*[.,]\d+%?|\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}")
+_PAIRED = 6  # columns that are tried in pairs
 
 
-def guess_key(table: TableFacts) -> list[str]:
+class ChosenKey(NamedTuple):
+    """A key, and `why` it was chosen, with a place for what was found of it."""
+
+    names: list[str]
+    why: str = "{}"
+
+
+def guess_key(table: TableFacts) -> ChosenKey:
     """Return the likeliest key: a column, or two, unique and never null in all rows.
+
+    Columns of integers, and of short texts without blanks, come before all others; of these, those
+    that are called as keys are; then the first in the table. If no column is unique, it is a pair.
 
     Raises:
         SpecError: no column and no pair of columns is.
     """
     columns = _candidates(table)
-    tried = [[column] for column in columns if _is_unique([column])][:_TRIED]
+    for column in columns:
+        if _is_unique([column]) and _flaw(table, [column.name], blanks=True) is None:
+            return ChosenKey([column.name], _why(column))
     complete = [column for column in columns if not _has_blanks(column)][:_PAIRED]
-    tried += [list(pair) for pair in combinations(complete, 2) if _is_unique(list(pair))]
-    for group in tried:
-        key = [column.name for column in group]
-        if _flaw(table, key, blanks=True) is None:
-            return key
+    for pair in combinations(complete, 2):
+        names = [column.name for column in pair]
+        if _is_unique(list(pair)) and _flaw(table, names, blanks=True) is None:
+            return ChosenKey(names, "no column is so alone, these two are together: {}")
     message = (
         "--key: no column of this table is unique and never null, nor are two together; name the "
         "columns that together identify a row (--key A --key B), or add a column that does."
@@ -84,7 +108,8 @@ def _candidates(table: TableFacts) -> list[Column]:
         # a column without a name counts the rows of a table that a data frame wrote
         if column.is_named
     ]
-    return sorted(columns, key=_rank)  # a stable sort: otherwise as in the table
+    # a stable sort: otherwise as in the table
+    return sorted(columns, key=lambda one: (not _may_identify(one), not _is_called_key(one.name)))
 
 
 def _is_identity(kind: pa.DataType) -> bool:
@@ -92,19 +117,39 @@ def _is_identity(kind: pa.DataType) -> bool:
     return types.is_string(kind) or types.is_integer(kind) or types.is_date(kind)
 
 
-def _rank(column: Column) -> int:
-    name = column.name.casefold()
-    if name in _NAMES:
-        return 0
-    if name.endswith(_NAMES):
-        return _BY_NAME
-    # texts as long as sentences are unique by accident
-    return 2 if name in _LESS else 3 + (column.length > 40)  # noqa: PLR2004 - a guess
+def _may_identify(column: Column) -> bool:
+    """Whether values are as those of keys are: integers, or short texts without blanks."""
+    if not pa.types.is_string(column.kind):
+        return pa.types.is_integer(column.kind)
+    texts = [str(value) for value in column.values if value]
+    are_words = all(len(text) <= _SHORT and len(text.split()) == 1 for text in texts)
+    return are_words and not (texts and all(map(_MEASURED.fullmatch, texts)))
+
+
+def _last_word(name: str) -> str:
+    """Return the last word of a name: of `orderId`, `order_id` and `Order ID` it is `id`."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    words = [word for word in re.split(r"[\W_]+", apart.casefold()) if word]
+    return words[-1] if words else ""
+
+
+def _is_called_key(name: str) -> bool:
+    word = _last_word(name)
+    return word in _CALLED or word.endswith(_ENDS)
+
+
+def _why(column: Column) -> str:
+    if not _may_identify(column):
+        return "{}; no column of numbers or short texts is"
+    if _is_called_key(column.name):
+        return "{}, and named like a key"
+    return "the first column of numbers or short texts that is {}"
 
 
 def only_identifies(column: Column) -> bool:
     """Whether a column of a key only tells rows apart, and says nothing else about them."""
-    return pa.types.is_integer(column.kind) or _rank(column) <= _BY_NAME
+    word = _last_word(column.name)
+    return pa.types.is_integer(column.kind) or word in _EMPTY_WORDS or word.endswith(_EMPTY_ENDS)
 
 
 def _is_unique(columns: list[Column]) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.json_columns import is_nested
 from batchata_tasks.common.text import printable
-from batchata_tasks.operations.draft.keys import only_identifies
+from batchata_tasks.operations.draft.keys import TAKEN, only_identifies
 from batchata_tasks.planning.hints import literal
 from batchata_tasks.planning.templates import RowTemplate, variables
 from batchata_tasks.planning.values import shown
@@ -21,6 +21,7 @@ TASK = "Say in one sentence what this record is about, and which category fits i
 SYSTEM = "You read one record of a table at a time, and answer from what it says alone."
 _MOST = 8  # columns that a prompt shows unasked
 _TRIED = 20  # rows on which a column's place in the template is tried
+_FIELDS, _NAMED = 2, 30  # examples, and names, that a remark has at most
 _BRACES = str.maketrans("{}", "()")  # which a label may not hold: Jinja reads them
 
 
@@ -42,6 +43,46 @@ def prompt_of(table: TableFacts, key: list[str], task: str) -> tuple[str, list[s
             lines[column.name] = f"{label}: {reference}" if label else reference
     used = [name for name in table.names if name in lines]
     return "\n".join([task, "", *(lines[name] for name in used)]), used
+
+
+def remarks(table: TableFacts, key: list[str], used: list[str], carried: list[str]) -> list[str]:
+    """Return what is to be said of columns of which the draft makes no use, or less than it could.
+
+    `used` are those in the prompt, `carried` those of the dataset, beside the key.
+    """
+    others = [one for one in table.columns if one.is_named and one.name not in (*key, *carried)]
+    shown = [one.label for one in others if one.name in used and one.name not in TAKEN]
+    unused = [one.label for one in others if one.name not in used]
+    fields = [_field(column, table.names) for column in table.columns if column.is_nested]
+    examples = [text for text in fields if text is not None][:_FIELDS]
+    about = {
+        "In the prompt, and not in the dataset unless `columns` names them": _listed(shown),
+        "Neither in the prompt nor in the dataset": _listed(unused),
+        "Single fields of objects, in a prompt": "   ".join(examples),
+    }
+    return [f"{what}: {text}" for what, text in about.items() if text]
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _field(column: Column, names: list[str]) -> str | None:
+    """Return what stands in a template for a field of objects, or of lists of them."""
+    value = next((one for one in column.values if one), None)
+    is_listed = isinstance(value, list) and bool(value)
+    one: Any = cast("list[Any]", value)[0] if is_listed else value
+    field = next(iter(cast("dict[str, Any]", one)), "") if isinstance(one, dict) else ""
+    if not field.isidentifier():
+        return None
+    for name in (column.name, f"row[{literal(column.name)}]"):
+        text = f"{{{{ {name}.{field} }}}}"
+        if is_listed:
+            text = f"{{% for one in {name} %}}{{{{ one.{field} }}}} {{% endfor %}}"
+        if _works(text, column, names):
+            return text
+    return None
 
 
 def _by_content(table: TableFacts, key: list[str]) -> list[Column]:

@@ -13,6 +13,7 @@ from batchata_tasks.spec.json_schema import NAME as SCHEMA
 
 if TYPE_CHECKING:
     from batchata_tasks.operations.draft.facts import TableFacts
+    from batchata_tasks.operations.draft.keys import ChosenKey
 
 _LISTED = 100  # columns
 _WIDE = 100_000  # characters of a line: yaml folds longer ones
@@ -26,12 +27,12 @@ class SpecDraft:
 
     `task` is the system prompt and `prompt` the template of the user's turn; `used` are the columns
     in it, of which those in `with_nulls` are null in some of the table's `rows`. `response_model`
-    names the class of the answers.
+    names the class of the answers. `remarks` are about columns, a line each.
     """
 
     name: str
     source: str | dict[str, Any]
-    key: list[str]
+    key: ChosenKey
     model: str
     system: str
     prompt: str
@@ -40,17 +41,19 @@ class SpecDraft:
     carried: list[str]
     rows: int
     with_nulls: list[str]
+    remarks: list[str]
 
     def values(self, table: TableFacts) -> dict[str, Any]:
         """Return the keys of the spec, in the order in which they are written."""
         form = table.csv.model_dump(exclude_defaults=True) if table.csv else {}
+        key = self.key.names
         values: dict[str, Any] = {
             "spec_version": 1,
             "name": self.name,
             "source": self.source,
             "csv": form or None,
             "types": table.types or None,
-            "key": self.key[0] if len(self.key) == 1 else self.key,
+            "key": key[0] if len(key) == 1 else key,
             "model": self.model,
             "system": self.system,
             "prompt": self.prompt + "\n",
@@ -84,13 +87,13 @@ def spec_text(draft: SpecDraft, table: TableFacts) -> str:
 
 
 def _comments(draft: SpecDraft, table: TableFacts) -> dict[str, str]:
-    rows = pluralize(draft.rows, "row")
+    found = f"unique and never null in all {pluralize(draft.rows, 'row')}"
     nulls = ", ".join(printable(name) for name in draft.with_nulls)
     return {
         "source": "a path from the folder in which you run",
         "csv": "as its first bytes look" if table.csv else "",
         "types": "their cells are of several types, and read as the texts that they show",
-        "key": f"unique and never null in all {rows}" if draft.rows else "there are no rows yet",
+        "key": draft.key.why.format(found) if draft.rows else "there are no rows yet",
         "model": "the provider follows from it",
         "response_model": "what an answer looks like: each field becomes a column",
         "max_tokens": "the cap on one answer",
@@ -117,7 +120,7 @@ def _columns(draft: SpecDraft, table: TableFacts) -> list[str]:
         f"#   {printable(name)}: its values go into no one type, so that no spec can use it"
         for name in table.unread
     ]
-    return lines
+    return lines + [f"# {remark}" for remark in draft.remarks]
 
 
 def _mapping(values: dict[str, Any]) -> list[str]:

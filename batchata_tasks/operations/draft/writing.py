@@ -20,7 +20,7 @@ from batchata_tasks.operations.draft.files import (
     prefect_text,
 )
 from batchata_tasks.operations.draft.keys import TAKEN, check_key
-from batchata_tasks.operations.draft.prompt import SYSTEM, prompt_of
+from batchata_tasks.operations.draft.prompt import SYSTEM, prompt_of, remarks
 from batchata_tasks.operations.draft.spec_file import SpecDraft, spec_text
 from batchata_tasks.planning.hints import literal
 from batchata_tasks.pricing.lookup import batch_rates, unpriced
@@ -37,6 +37,7 @@ from batchata_tasks.spec.yaml_text import parse_yaml
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.operations.draft.facts import TableFacts
+    from batchata_tasks.operations.draft.keys import ChosenKey
     from batchata_tasks.sources.forms import Form
 
 _GLOB = re.compile(r"[*?\[]")
@@ -53,7 +54,7 @@ class Wanted:
 
     table: str | Form
     name: str
-    key: list[str]
+    key: ChosenKey
     model: str
     task: str
     folder: Path
@@ -94,7 +95,7 @@ def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
         InputError: the key, the model, the name or the template will not do, or the spec exists.
     """
     _check_model(wanted.model, settings)
-    check_key(table, wanted.key)
+    check_key(table, wanted.key.names)
     for file in files_of(wanted.table):
         refuse_overlap(file, wanted.folder / wanted.output)
     spec_file = _spec_file(wanted)
@@ -108,7 +109,7 @@ def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
     parse_spec(spec.values(table))
     drafted.files = {
         spec_file: text,
-        models: models_text([*wanted.key, *spec.carried]),
+        models: models_text([*wanted.key.names, *spec.carried]),
         deployments: prefect_text(wanted.name, spec_file, deployments),
     }
     drafted.notes += _left_out(spec, table)
@@ -188,12 +189,13 @@ def _free(wanted: Wanted, *names: str) -> str:
 
 
 def _spec(wanted: Wanted, table: TableFacts, models: str) -> SpecDraft:
-    prompt, used = prompt_of(table, wanted.key, wanted.task)
-    rows, with_nulls = table.nulls(used or wanted.key)
+    key = wanted.key.names
+    prompt, used = prompt_of(table, key, wanted.task)
+    rows, with_nulls = table.nulls(used or key)
     carried = [
         name
         for name in used
-        if name not in wanted.key and name not in TAKEN and table.column(name).is_plain
+        if name not in key and name not in TAKEN and table.column(name).is_plain
     ]
     return SpecDraft(
         name=wanted.name,
@@ -207,13 +209,14 @@ def _spec(wanted: Wanted, table: TableFacts, models: str) -> SpecDraft:
         carried=carried,
         rows=rows,
         with_nulls=[name for name in used if name in with_nulls],
+        remarks=remarks(table, key, used, carried),
     )
 
 
 def _left_out(spec: SpecDraft, table: TableFacts) -> list[str]:
     """Return a sentence about a column without a name of which the draft makes no use."""
     unnamed = [one.name for one in table.columns if not one.is_named]
-    if not unnamed or not {*spec.key, *spec.carried}.isdisjoint(unnamed):
+    if not unnamed or not {*spec.key.names, *spec.carried}.isdisjoint(unnamed):
         return []
     note = (
         "A column has no name (the index of a data frame, say) and is left out; name it in the "

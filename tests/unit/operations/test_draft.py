@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.operations.draft.facts import look_at
 from batchata_tasks.operations.draft.files import answer_fields, ignored
+from batchata_tasks.operations.draft.keys import guess_key
 from batchata_tasks.operations.draft.writing import Draft, default_name, write
 from batchata_tasks.planning.hints import literal
 from batchata_tasks.planning.templates import RowTemplate, variables
@@ -43,6 +47,34 @@ def test_any_name_can_be_quoted(name: str) -> None:
     template = RowTemplate("prompt", f"{{{{ row[{literal(name)}] }}}}", [name])
     assert "\n" not in literal(name)
     assert template.render(variables({name: "the value"}), lambda: "row 1") == "the value"
+
+
+KEYS = {
+    "a number, not a name with blanks": ("Name,Kundennummer", ["A B,17", "C D,18"], "Kundennummer"),
+    "as keys are called, in any language": ("Ort,Kd.-Nr.", ["Bonn,1", "Ulm,2"], "Kd.-Nr."),
+    "words written together": ("stars,orderId", ["3,a", "4,b"], "orderId"),
+    "else the first": ("ticket,name", ["t1,x", "t2,y"], "ticket"),
+    "never one with a value twice": ("id,slug,said", ["1,a,x", "1,b,y"], "slug"),
+    "never one with an empty value": ("id,city", [",Bonn", "2,Ulm"], "city"),
+    "no amounts": ("price,day,word", ['"1,50",2026-01-01,a', '"2,50",2026-01-02,b'], "word"),
+    "a sentence, if nothing else is unique": ("code,said", ["a,so it is", "a,or not"], "said"),
+}
+
+
+@pytest.mark.parametrize(("head", "rows", "key"), KEYS.values(), ids=KEYS)
+def test_the_key_is_what_the_values_say(
+    head: str, rows: list[str], key: str, tmp_path: Path
+) -> None:
+    """Integers and short texts that are unique; of these by its name, and else the first."""
+    (tmp_path / "table.csv").write_text("\n".join([head, *rows, ""]))
+    assert guess_key(look_at(str(tmp_path / "table.csv"))).names == [key]
+
+
+def test_a_unique_column_comes_before_any_pair(tmp_path: Path) -> None:
+    """However many columns repeat a value in their last rows only."""
+    columns = {f"c{i}": [*range(50_000), i] for i in range(20)}
+    pq.write_table(pa.table({**columns, "z": range(50_001)}), tmp_path / "table.parquet")
+    assert guess_key(look_at(str(tmp_path / "table.parquet"))).names == ["z"]
 
 
 def test_fields_are_named_beside_carried_columns() -> None:
