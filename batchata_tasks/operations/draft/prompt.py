@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.errors import InputError
+from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.json_columns import is_nested
 from batchata_tasks.common.text import printable
 from batchata_tasks.operations.draft.keys import TAKEN, only_identifies
@@ -71,9 +72,9 @@ def _listed(names: list[str]) -> str:
 def _field(column: Column, names: list[str]) -> str | None:
     """Return what stands in a template for a field of objects, or of lists of them."""
     value = next((one for one in column.values if one), None)
-    is_listed = isinstance(value, list) and bool(value)
-    one: Any = cast("list[Any]", value)[0] if is_listed else value
-    field = next(iter(cast("dict[str, Any]", one)), "") if isinstance(one, dict) else ""
+    is_listed = isinstance(value, list)
+    one: object = cast("list[object]", value)[0] if is_listed else value
+    field = next(iter(as_dict(one)), "")
     if not field.isidentifier():
         return None
     for name in (column.name, f"row[{literal(column.name)}]"):
