@@ -1,8 +1,9 @@
 """Renaming columns in all files of a dataset: whatever dies half-way is finished by the next one.
 
-The renames are written down first. Each file is then written anew under the new names, unless it
-has them already; at last it is noted that this is done. Columns that exchange their names take
-several such steps, each of which is noted, since a file would not show whether it was done.
+The renames are written down first, in the ledger and in the folder. Each file is then written anew
+under the new names, unless it has them already; at last it is noted that this is done. Columns that
+exchange their names take several such steps, each of which is noted, since a file would not show
+whether it was done.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ _SINCE = "renames_since"  # in the record of a run: all renames, those after it 
 def rename_columns(held: HeldDataset, renames: Sequence[Rename]) -> None:
     """Give columns of the dataset other names, one after the other, in all of its files."""
     known = Renames.read(held.folder)
-    Renames((*known.all, *renames), begun=len(renames)).write(held.folder)
+    begun = Renames((*known.all, *renames), begun=len(renames))
+    # first: if it dies and the folder is lost, rows come back under the new names all the same
+    _note_in_ledger(held, begun)
+    begun.write(held.folder)
     finish_renaming(held)
 
 
@@ -43,7 +47,7 @@ def finish_renaming(held: HeldDataset) -> None:
     while step := renames.next_step():
         _rename_in_files(held, step)
         renames = replace(renames, begun=renames.begun - len(step))
-        if not renames.begun:
+        if not renames.begun:  # the ledger may be older than a rename that died
             _note_in_ledger(held, renames)
         held.require_lease()
         renames.write(held.folder)

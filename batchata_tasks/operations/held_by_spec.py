@@ -15,6 +15,7 @@ from batchata_tasks.execution.renaming import finish_renaming
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.operations.held_folder import HeldFolder, require_dataset, unfinished_parts
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.planning.renamed import require_known_key
 from batchata_tasks.planning.settle import Settled, settle
 from batchata_tasks.providers import without_keys_set
 
@@ -74,6 +75,7 @@ def held_by_spec(
         finish_renaming(held)
         dataset = ready.table.dataset
         if not renames:
+            require_known_key(ready.table, held.folder)
             for schema in dataset.schemas().values():
                 dataset.check_key(schema)
         dataset.gate, dataset.emptied = held.require_lease, emptying(held)

@@ -27,7 +27,7 @@ from batchata_tasks.pipeline.start import in_flight_keys
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
-from batchata_tasks.planning.renamed import note_renamed
+from batchata_tasks.planning.renamed import note_renamed, require_known_key
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options, PlanSummary
 from batchata_tasks.providers.request_file import write_request_file
@@ -82,6 +82,7 @@ def _planned(
         run.raise_if_left()
         run.held.progress.planning(rows)
 
+    require_known_key(table, run.folder)
     unfinished = run.ledger.unfinished_chunks(dataset_id, "")
     settled = settle(table, run.folder, [chunk.id for chunk in unfinished])
     legacy = settled.declared.legacy()

@@ -109,6 +109,11 @@ def _parts(text: str) -> tuple[str, tuple[str, ...]]:
 _PARTS = ("input", "prompt", "model", "schema")
 
 
+def input_part(text: str) -> str:
+    """Return a fingerprint's part of the row's values."""
+    return _parts(text)[1][0]
+
+
 def schema_part(text: str) -> str | None:
     """Return a fingerprint's part of the response model; None if its version is unknown."""
     version, parts = _parts(text)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from itertools import islice, permutations
+from itertools import combinations, islice, permutations
 from typing import TYPE_CHECKING
 
 import orjson
 import pyarrow.compute as pc
 
+from batchata_tasks.common.errors import SpecError
 from batchata_tasks.dataset.declared import DeclaredSchema, Role
 from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.planning.earlier_prompts import earlier_parts
+from batchata_tasks.planning.exchanged import values_moved
 from batchata_tasks.planning.fingerprint import OTHERS_FROM, other_parts
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.dataset.parts import Dataset
@@ -24,34 +26,94 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.table import PreparedTable
     from batchata_tasks.spec.parts import Turn
 
-_MOST = 24  # ways to pair old names with new ones
+_MOST = 100  # ways to pair old names with new ones
 
 
 def note_renamed(table: PreparedTable, folder: DatasetFolder, summary: PlanSummary) -> None:
     """Write into a plan's summary which columns seem to have another name by now.
 
-    They do if rows are to be sent for their prompt, which reads columns that are new, and rows were
-    sent with this very prompt over columns that are gone. Call it before the dataset's record of
-    its columns is written anew.
+    They do if rows are to be sent for their prompt, and rows were sent with this very prompt over
+    columns that are gone from the source, or over two whose values have exchanged their places.
+    Call it before the dataset's record of its columns is written anew.
     """
-    spec = table.spec
-    if not summary.reasons.get("prompt") or not isinstance(spec, EnrichmentSpec):
+    if not summary.reasons.get("prompt") or not isinstance(table.spec, EnrichmentSpec):
         return
     declared = DeclaredSchema.read(folder) or DeclaredSchema()
     known = [column.name for column in declared.columns if column.role is not Role.ANSWER]
-    source = table.source.names()
-    gone = [name for name in known if name not in source]
-    new = [name for name in table.builder.columns_used() if name not in known]
-    if not new or len(gone) < len(new):
-        return
-    _, model, schema = table.builder.constant
     landed, renames = landed_parts(table.dataset), Renames.read(folder)
-    for old in islice(permutations(gone, len(new)), _MOST):
-        names = dict(zip(old, new, strict=True))
-        earlier = earlier_prompt(spec.turns(), names, renames, landed)
-        if earlier is not None and other_parts(earlier, model, schema) in landed:
-            summary.renamed = names
-            return
+    for names in islice(_likely_renames(table, known), _MOST):
+        if _is_prompt_of(table, names, renames, landed):
+            exchanged = bool(names.keys() & set(names.values()))
+            if not exchanged or values_moved(table, names, renames, known):
+                summary.renamed = names
+                return
+
+
+def _likely_renames(table: PreparedTable, known: list[str]) -> Iterator[dict[str, str]]:
+    """Yield what may have been renamed: new names by the old ones.
+
+    The columns that templates use and are new may be those that are gone. If none is new, two may
+    have exchanged their names.
+    """
+    source, used = table.source.names(), table.builder.columns_used()
+    gone = [name for name in known if name not in source]
+    if new := [name for name in used if name not in known]:
+        for old in permutations(gone, len(new)):
+            yield dict(zip(old, new, strict=True))
+        return
+    there = [name for name in known if name in source and name not in table.spec.key]
+    for one, other in combinations(there, 2):
+        if one in used or other in used:
+            yield {one: other, other: one}
+
+
+def _is_prompt_of(
+    table: PreparedTable, names: Mapping[str, str], renames: Renames, landed: set[str]
+) -> bool:
+    """Whether rows were sent with the prompt that names columns otherwise, for this model."""
+    spec = table.spec
+    if not isinstance(spec, EnrichmentSpec):
+        return False
+    used = table.builder.columns_used()
+    in_prompt = {old: new for old, new in names.items() if new in used}
+    earlier = earlier_prompt(spec.turns(), in_prompt, renames, landed) if in_prompt else None
+    _, model, schema = table.builder.constant
+    return earlier is not None and other_parts(earlier, model, schema) in landed
+
+
+def require_known_key(table: PreparedTable, folder: DatasetFolder) -> None:
+    """Refuse a spec whose key has columns that the dataset does not know, with the way to go on.
+
+    If they seem to be columns that are gone from the source, that is the whole command by which
+    they are renamed, and with them those of the prompt.
+
+    Raises:
+        SpecError: it is so.
+    """
+    declared = DeclaredSchema.read(folder)
+    if declared is None or not table.dataset.parts():
+        return
+    source, key = table.source.names(), table.spec.key
+    known = [column.name for column in declared.columns if column.role is not Role.ANSWER]
+    new = [name for name in key if name not in known]
+    gone = [name for name in declared.of((Role.KEY,)).names if name not in (*source, *key)]
+    if not new or len(new) != len(gone):
+        return  # who reads the dataset refuses a key that it does not have
+    names = dict(zip(gone, new, strict=True))
+    landed, renames = landed_parts(table.dataset), Renames.read(folder)
+    others = [name for name in known if name not in (*gone, *source)]
+    unknown = [name for name in table.builder.columns_used() if name not in (*known, *new)]
+    for old in islice(permutations(others, len(unknown)), _MOST):
+        more = {**names, **dict(zip(old, unknown, strict=True))}
+        if _is_prompt_of(table, more, renames, landed):
+            names = more
+            break
+    message = (
+        f"key: the dataset in {table.dataset.data} has no column {new[0]!r}; a dataset keeps its "
+        "key: name another `output`, or, if the column was renamed, give `batchata rename SPEC "
+        f"{as_option(names)}`, which is free."
+    )
+    raise SpecError(message)
 
 
 def landed_parts(dataset: Dataset) -> set[str]:

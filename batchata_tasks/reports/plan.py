@@ -34,7 +34,7 @@ from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.rehearsal import replaces_answers
-from batchata_tasks.planning.renamed import note_renamed
+from batchata_tasks.planning.renamed import note_renamed, require_known_key
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.providers import unset_key, without_keys_set
@@ -144,6 +144,7 @@ def _planner(
 ) -> Planner:
     """Return a planner of the types that hold from now on."""
     unlanded = [chunk.id for chunk in unfinished]
+    require_known_key(ready.table, DatasetFolder(ready.spec.output))
     settled = settle(ready.table, DatasetFolder(ready.spec.output), unlanded)
     claimed, legacy = ahead.row_ids, settled.declared.legacy()
     planner = Planner(ready.table, folder, dataset_id, options, claimed=claimed, legacy=legacy)

@@ -480,6 +480,81 @@ def test_a_plan_proposes_no_rename_that_would_keep_nothing(table: Renamable) -> 
         assert (summary.reasons, summary.renamed) == ({"prompt": ROWS}, {})
 
 
+def test_a_renamed_key_is_told_with_all_that_was_renamed(table: Renamable) -> None:
+    """Plan, run and other commands say the whole command, which then keeps all answers."""
+    table.run()
+    table.call("id", "ticket")
+    alone = r"has no column 'ticket'; .* `batchata rename SPEC --column id=ticket`"
+    with pytest.raises(SpecError, match=alone):
+        preview(table.spec(), Settings())
+    table.call("text", "body")
+    both = r"`batchata rename SPEC --column id=ticket --column text=body`"
+    with pytest.raises(SpecError, match=both):
+        preview(table.spec(), Settings())
+    with pytest.raises(SpecError, match=both):
+        table.run()
+    with pytest.raises(SpecError, match=both):
+        compact(table.spec(), Settings())
+    with pytest.raises(SpecError, match=r"--column id=ticket`"):  # the prompt is another one
+        preview(table.spec(prompt="New: {{ body }}"), Settings())
+    renamed(table, "id=ticket", "text=body")
+    assert table.run().plan["requests"] == 0
+    assert sent(table) == ROWS
+
+
+@pytest.mark.parametrize("prompt", ["{{ text }}", "{{ text }} and {{ row['note'] }}"])
+def test_a_plan_notices_names_that_were_exchanged(table: Renamable, prompt: str) -> None:
+    """The values of the first rows prove it: a prompt that reads another column is no such case."""
+    table.values[0]["note"] = table.values[0]["text"]  # tells nothing
+    table.write()
+    table.run(prompt=prompt)
+    there = {"text": "note", "note": "text"}
+    other = prompt.replace("text", "?").replace("note", "text").replace("?", "note")
+    spec = table.spec(prompt=other)
+    assert preview(spec, Settings()).summary.renamed == {}
+    table.names |= there
+    table.write()
+    spec = table.spec(prompt=other)
+    planned = preview(spec, Settings())
+    assert planned.summary.renamed == there
+    text = proposed(planned.lines())
+    assert "--column text=note" in text
+    assert "--column note=text" in text
+    rename(spec, [f"{old}={new}" for old, new in there.items()], Settings())
+    assert preview(spec, Settings()).summary.renamed == {}
+    assert table.run(prompt=other).plan["requests"] == 0
+    assert sent(table) == ROWS
+
+
+def test_a_rename_that_dies_with_its_folder_is_not_paid_for(table: Renamable) -> None:
+    """The ledger knows of it from the start: answers come back under the names of today."""
+    table.run(prompt="{{ text }}")
+    ledger, copy = table.folder / "ledger.db", table.folder / "copy"
+    shutil.copytree(table.output, copy)
+    shutil.copy(ledger, table.folder / "ledger.copy")
+    changes = exchanged(table)
+    changes.pop("types")
+    begun = 0
+    for number in count(step=4):
+        shutil.rmtree(table.output, ignore_errors=True)
+        shutil.copytree(copy, table.output)
+        shutil.copy(table.folder / "ledger.copy", ledger)
+        with dying_before(number):
+            try:
+                rename(table.spec(**changes), ["note=text", "text=note"], Settings())
+            except KeyboardInterrupt:
+                begun += bool(Renames.read(DatasetFolder(str(table.output))).begun)
+            else:
+                break
+        if not Renames.read(DatasetFolder(str(table.output))).all:
+            continue
+        shutil.rmtree(table.output)
+        assert table.run(**changes).plan["requests"] == 0
+        assert len(table.rows()) == ROWS
+    assert begun > 3
+    assert sent(table) == ROWS
+
+
 def test_one_column_of_a_key_is_renamed(table: Renamable) -> None:
     """The others stay what they are."""
     key = {"key": ["id", "note"], "columns": []}
