@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.dataset.renames import Rename
     from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.ledger import Ledger
 
 _SINCE = "renames_since"  # in the record of a run: all renames, those after it among them
 
@@ -82,21 +83,36 @@ def restore_renames(held: HeldDataset) -> None:
 
     It was lost, or comes from an older copy. The newest run in the ledger knows all renames.
     """
-    newest = next(iter(held.ledger.runs_of(held.lease.dataset_id, 1)), None)
-    record: dict[str, Any] = {} if newest is None else json.loads(newest.spec)
-    known = Renames.from_json(record.get(_SINCE, record.get("renames", [])))
+    known = _in_ledger(held.ledger, held.lease.dataset_id)
     unknown = len(known) - len(Renames.read(held.folder))
     if unknown > 0:
         replace(known, begun=unknown).write(held.folder)
         finish_renaming(held)
 
 
-def require_one_name(folder: DatasetFolder) -> None:
+def _in_ledger(ledger: Ledger, dataset_id: str) -> Renames:
+    """Return all renames of a dataset of which its newest run's record tells."""
+    newest = next(iter(ledger.runs_of(dataset_id, 1)), None)
+    record: dict[str, Any] = {} if newest is None else json.loads(newest.spec)
+    return Renames.from_json(record.get(_SINCE, record.get("renames", [])))
+
+
+def require_one_name(folder: DatasetFolder, ledger: Ledger | None = None) -> None:
     """Refuse to read a dataset of which some files may have a column's old name.
 
     Raises:
         SpecError: with the remedy.
     """
+    owner = folder.owner()
+    if ledger is not None and owner is not None:
+        known = _in_ledger(ledger, owner["dataset_id"])
+        if len(known) > len(Renames.read(folder)):
+            message = (
+                "output: the ledger knows that columns were renamed, the last one to "
+                f"{known.all[-1].new!r}, and {folder.root} does not (was it restored from a "
+                "copy?); `batchata run SPEC` does it again first."
+            )
+            raise SpecError(message)
     if Renames.read(folder).begun:
         message = (
             f"output: a rename of columns was begun in {folder.root}, and has not ended; "

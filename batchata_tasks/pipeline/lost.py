@@ -16,7 +16,7 @@ from batchata_tasks.execution.land import commit_of
 from batchata_tasks.execution.reread import reread_parts
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunPhase
 from batchata_tasks.planning.fingerprint import with_schema
-from batchata_tasks.types.ids import row_ids
+from batchata_tasks.types.ids import custom_id, row_ids
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -85,8 +85,12 @@ def lost_rows(
     dataset_id: str,
     key: list[str],
     but_runs: Container[str] = (),
+    reread: Iterable[str] = (),
 ) -> LostRows:
-    """Return the rows that `recover` would look up again. Nothing is written."""
+    """Return the rows that `recover` would look up again. Nothing is written.
+
+    `reread` are the models, by their parts of fingerprints, by which they are read then.
+    """
     lost = lost_chunks(ledger, folder, dataset_id)
     found = (*lost.parts, *lost.landed, *lost.unfinished)
     chunks = [c for c in found if c.kind == ChunkKind.BATCH and c.run_id not in but_runs]
@@ -94,7 +98,7 @@ def lost_rows(
     for chunk in chunks:
         path = folder.manifest(chunk.id)
         if path.exists():
-            ids_known |= _row_ids(folder, chunk.id, dataset_id, key)
+            ids_known |= _row_ids(ledger, folder, chunk, key, reread)
         elif chunk.state == ChunkState.LANDED:
             totals = ledger.outcomes(chunk.run_id, [chunk.id])
             ran = [t.rows for outcome, t in totals.items() if not Outcome(outcome).never_ran]
@@ -105,14 +109,23 @@ def lost_rows(
     return LostRows(ids, frozenset(ids_known), uncertain_rows + open_rows, open_rows)
 
 
-def _row_ids(folder: DatasetFolder, chunk_id: str, dataset_id: str, key: list[str]) -> set[str]:
-    """Return the ids of a chunk's requests, also under the models that read its answers anew."""
-    rows = read_chunk_manifest(folder.manifest(chunk_id))
+def _row_ids(
+    ledger: Ledger, folder: DatasetFolder, chunk: Chunk, key: list[str], reread: Iterable[str]
+) -> set[str]:
+    """Return the ids of a chunk's requests, also under the models that read its answers anew.
+
+    Those that were forgotten are none: their rows do not come back.
+    """
+    rows = read_chunk_manifest(folder.manifest(chunk.id))
+    if forgotten := ledger.forgotten(chunk.id):
+        names = [custom_id(chunk.id, row_id) for row_id in rows["_row_id"].to_pylist()]
+        rows = rows.filter(pa.array([name not in forgotten for name in names], pa.bool_()))
     ids = set[str](rows["_row_id"].to_pylist())
-    if parts := reread_parts(commit_of(folder, chunk_id)):
+    if parts := {*reread_parts(commit_of(folder, chunk.id)), *reread}:
         keys, prints = keys_of(rows, key), rows["_fingerprint"].to_pylist()
         for part in parts:
-            ids.update(row_ids(dataset_id, keys, [with_schema(text, part) for text in prints]))
+            other = [with_schema(text, part) for text in prints]
+            ids.update(row_ids(chunk.dataset_id, keys, other))
     return ids
 
 

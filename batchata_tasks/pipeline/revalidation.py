@@ -30,9 +30,11 @@ from batchata_tasks.types.outcome import Outcome
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.execution.reread import Reread
+    from batchata_tasks.ledger import Ledger
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.planning.table import PreparedTable
     from batchata_tasks.schema.answers import AnswerSchemas
@@ -115,10 +117,7 @@ def read_again(held: HeldDataset, table: PreparedTable) -> None:
 
     The dataset's folder does not know of it: it comes from an older copy, or the command died.
     """
-    if isinstance(table.spec, JobsSpec) and not table.spec.uniform:  # each may have its own model
-        return
-    part, known = schema_part_of(table.answers.common), Changes.read(held.folder).rereads
-    if part in known or part not in held.ledger.rereads(held.lease.dataset_id):
+    if not is_to_be_read(table, held.folder, held.ledger, held.lease.dataset_id):
         return
     unlanded = [chunk.id for chunk in held.ledger.unfinished_chunks(held.lease.dataset_id, "")]
     settled = settle(table, held.folder, unlanded)
@@ -135,6 +134,16 @@ def read_again(held: HeldDataset, table: PreparedTable) -> None:
     settled.declared.write(held.folder)  # before any part is rewritten
     table.dataset.conform(unfinished)
     answers.write([part for part in parts if part not in unfinished], held)
+
+
+def is_to_be_read(
+    table: PreparedTable, folder: DatasetFolder, ledger: Ledger, dataset_id: str
+) -> bool:
+    """Whether the ledger, but not the folder, knows that today's model read the kept answers."""
+    if isinstance(table.spec, JobsSpec) and not table.spec.uniform:  # each may have its own model
+        return False
+    part, known = schema_part_of(table.answers.common), Changes.read(folder).rereads
+    return part not in known and part in ledger.rereads(dataset_id)
 
 
 class KeptAnswers:

@@ -22,14 +22,16 @@ from batchata_tasks.ledger import (
     ledger_exists,
     opened_ledger,
 )
+from batchata_tasks.pipeline.brought_up import as_brought_up
 from batchata_tasks.pipeline.forecast import look_ahead
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.refresh import going_on, going_on_words
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import what_lacks
-from batchata_tasks.pipeline.revalidation import valid_by_now
+from batchata_tasks.pipeline.revalidation import is_to_be_read, valid_by_now
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
 from batchata_tasks.planning.estimate import forecast_costs, measures
+from batchata_tasks.planning.fingerprint import schema_part_of
 from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare_run
@@ -73,6 +75,9 @@ def preview(
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-plan-"))
         folder = Path(scratch) / "plan"
         dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=options.take_over)
+        if ledger is not None:
+            table = as_brought_up(ready.table, DatasetFolder(spec.output), ledger, dataset_id)
+            ready = replace(ready, table=table)
         options, notes = _going_on(ready, ledger, dataset_id, options)
         unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
         planner = _planner(ready, folder, dataset_id, ahead, unfinished, options)
@@ -166,10 +171,10 @@ def _look_at_dataset(
 ) -> tuple[str, LostRows, Iterable[tuple[bytes, bool]]]:
     """Return a dataset's id, what a run would recover, and the keys of rows at the provider."""
     folder = DatasetFolder(ready.spec.output)
-    require_one_name(folder)
     owner = folder.owner()
     if owner is not None and (ledger is None or owner["ledger_id"] != ledger.id):
         raise another_ledgers(folder)
+    require_one_name(folder, ledger)
     if ledger is not None:
         require_current(folder, ledger)
         if ready.spec.budget is not None:
@@ -182,7 +187,9 @@ def _look_at_dataset(
     if ready.table.rehearsal and ledger.sent_for_real(dataset_id):
         raise replaces_answers(ready.spec.output)
     ended = _ended_first(ready, ledger, dataset_id)
-    ahead = lost_rows(ledger, folder, dataset_id, ready.spec.key, ended)
+    is_older = is_to_be_read(ready.table, folder, ledger, dataset_id)
+    reread = [schema_part_of(ready.table.answers.common)] if is_older else []
+    ahead = lost_rows(ledger, folder, dataset_id, ready.spec.key, ended, reread)
     check = ready.table.dataset.check_key
     unfinished = ledger.unfinished_chunks(dataset_id, "")
     not_waited = {chunk.id for chunk in unfinished if chunk.run_id in ended} | ahead.chunks

@@ -22,6 +22,7 @@ from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.reports.plan import preview
 from tests.support.books import check_money
 from tests.support.table import APIS, Table
 
@@ -218,6 +219,23 @@ def test_its_answer_does_not_come_back_with_lost_files(table: Table, lost: str) 
     if lost == "data":
         assert table.rows() == others
     assert table.ledger()["requests_accepted"] == 6
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_a_plan_beside_an_older_copy_says_what_a_run_does(table: Table, loses: bool) -> None:
+    """The row is forgotten again, and sent anew if the source still has it."""
+    table.run(items_per_batch=3)
+    copy = shutil.copytree(table.output, table.folder / "copy")
+    forget(table.spec(items_per_batch=3), [KEY], Settings())
+    shutil.rmtree(table.output)
+    shutil.move(copy, table.output)
+    if loses:
+        lose(table.output / "data")
+    plan = preview(table.spec(items_per_batch=3), Settings()).summary
+    assert (plan.requests, plan.reasons) == (1, {"new": 1})
+    assert list(files_with(table, TEXT))  # nothing was written
+    assert table.run(items_per_batch=3).plan["requests"] == 1
+    assert table.ledger()["requests_accepted"] == 7
 
 
 @pytest.mark.parametrize("command", ["run", "compact"])

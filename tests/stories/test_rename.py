@@ -270,6 +270,10 @@ def test_an_older_copy_of_the_dataset_is_brought_up_to_date(table: Renamable) ->
     expected = table.rows()
     shutil.rmtree(table.output)
     (table.folder / "copy").rename(table.output)
+    with pytest.raises(
+        SpecError, match=r"columns were renamed.* `batchata run SPEC` does it again"
+    ):
+        preview(table.spec(), Settings())
     assert table.run().plan["requests"] == 0
     assert table.rows() == expected
     assert sent(table) == ROWS

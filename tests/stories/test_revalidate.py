@@ -364,14 +364,24 @@ def test_a_dataset_that_is_lost_comes_back_as_it_was_read_last(
     table.run(**strict)
 
 
-def test_an_older_copy_of_the_folder_is_read_again(table: Table) -> None:
-    """The ledger knows what was read anew since: no row of it is paid for once more."""
+@pytest.mark.parametrize("loses", [False, True])
+def test_an_older_copy_of_the_folder_is_read_again(table: Table, loses: bool) -> None:
+    """The ledger knows what was read anew since: no row of it is paid for once more, nor planned.
+
+    So it is if the copy lacks files.
+    """
     table.run()
     copy = shutil.copytree(table.output, table.folder / "copy")
     assert revalidated(table, response_schema=LABEL_ALONE).kept == 12
     before = table.rows()
     shutil.rmtree(table.output)
     shutil.move(copy, table.output)
+    if loses:
+        lose_parts(table)
+    files = {path: path.read_bytes() for path in table.output.rglob("*") if path.is_file()}
+    plan = preview(table.spec(response_schema=LABEL_ALONE), Settings())
+    assert (plan.summary.requests, plan.valid_by_now) == (0, 0)  # as the run
+    assert {path: path.read_bytes() for path in files} == files
     receipt = table.run(response_schema=LABEL_ALONE)
     assert (receipt.plan["requests"], receipt.plan["up_to_date"]) == (0, 12)
     assert table.rows() == before
