@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+from datetime import date, time, timedelta
+from decimal import Decimal
 
 # what stands for our own characters where a stream cannot have them
 _NEAREST = {"→": "->", "…": "...", "━": "=", "╍": "-", "─": "-", "·": "-"}
 NEAREST = "batchata"
 """The name of the error handler of encodings that writes the nearest characters instead."""
+_SHOWN = 80  # characters of a value in an error
 _NAME_CHARS = 12  # of a provider's name before what it said
 
 
@@ -54,6 +57,15 @@ codecs.register_error(NEAREST, _nearest)
 def capitalized(text: str) -> str:
     """Return a text with a capital first, unless it begins with a name: `openai: HTTP 404 …`."""
     return text if ": " in text[:_NAME_CHARS] else f"{text[:1].upper()}{text[1:]}"
+
+
+def literal(value: object) -> str:
+    """Return a value of a table as an error shows it: texts in quotes, all else as it prints."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    is_plain = isinstance(value, date | time | timedelta | Decimal)
+    text = printable(str(value) if is_plain else repr(value))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def sentence(text: str) -> str:

@@ -16,6 +16,7 @@ from batchata_tasks.common.arrow_types import as_stored, is_list
 from batchata_tasks.common.conversion import UnfitError, converted
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json_columns import JSON, is_json, type_name
+from batchata_tasks.common.text import literal
 from batchata_tasks.common.widening import fits_always, keeps_identity, widened
 from batchata_tasks.dataset.answers import misfits
 from batchata_tasks.dataset.columns import MISSING_SINCE, OWN_NAMES, dataset_schema
@@ -64,7 +65,7 @@ class Values:
 
     def named(self, row: int, value: object) -> str:
         """Return a value in words; its row is counted from 1."""
-        return f"row {row} of {self.where} has {value!r:.80}"
+        return f"row {row} of {self.where} has {literal(value)}"
 
 
 @dataclass(frozen=True)

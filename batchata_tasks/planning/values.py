@@ -32,6 +32,11 @@ class Moment(datetime):
         end = len("2026-11-22T09:30:00.123456")
         return f"{text[:end]}{self.nanosecond:03d}{text[end:]}"
 
+    def __repr__(self) -> str:
+        """Return it as a datetime within a list or an object prints, with its nanoseconds."""
+        text = repr(datetime.combine(self.date(), self.timetz()))
+        return f"{text.removesuffix(')')}, nanosecond={self.nanosecond})"
+
     def __eq__(self, other: object) -> bool:
         same = super().__eq__(other) is True
         return same and self.nanosecond == _nanosecond(other)
@@ -74,8 +79,11 @@ def python_values(batch: pa.RecordBatch, name: str, numbers: Sequence[int]) -> l
             try:
                 batch.slice(place, 1).column(name).to_pylist()
             except (ValueError, OverflowError) as error:
+                # of dates and times it is told in terms of C
+                is_beyond = isinstance(error, OverflowError) or "out of range" in str(error)
+                why = "it is beyond the years 1 to 9999" if is_beyond else str(error)
                 where = f"source: the column {name!r} has in row {numbers[place]} a value"
-                message = f"{where} that cannot be used: {error}; fix it."
+                message = f"{where} that cannot be used: {why}; fix it."
                 raise SourceError(message) from error
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from contextlib import contextmanager
 from functools import cached_property
@@ -152,11 +153,23 @@ class CsvTable:
         try:
             yield
         except pa.ArrowInvalid as error:
+            self._require_no_utf_16()
             if (match := _WRONG_COLUMN.search(str(error))) is not None:
                 self._raise_unfit(self._names[int(match[1])])
             if "Expected" in str(error):
                 self._raise_ragged(read, columns)
             raise
+
+    def _require_no_utf_16(self) -> None:
+        """Refuse a file in UTF-16 (Excel's "Unicode text") whose encoding is not named."""
+        with self._file.opened() as stream:
+            marked = bytes(stream.read(2)) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        if marked and codecs.lookup(self._form.encoding).name == "utf-8":
+            message = (
+                f"source: {self.url} is in UTF-16; save it as UTF-8, or name its encoding: "
+                "`csv: {encoding: utf-16}`."
+            )
+            raise SourceError(message)
 
     def _raise_unfit(self, column: str) -> None:
         """Look for the first cell that is not of its column's type, and raise its error."""

@@ -41,6 +41,7 @@ _NO_TYPE = {
     "variant": "JSON",
     "geometry": "VARCHAR",
 }
+_INNER_JSON = "JSON"  # within another type Arrow has it as text: 1 would be "1", and "x" "\\"x\\""
 _NESTED = ("list", "array", "struct", "map")
 # of these, a text gives the same value again, and Arrow's does not
 _AS_TEXT = ("uhugeint", "time with time zone", "bit", "bignum")
@@ -82,7 +83,14 @@ class DuckDbRows(ABC):
     def schema(self, columns: list[str]) -> pa.Schema:
         """See Source."""
         for name in columns:
-            if odd := self.types[name][1]:
+            if (odd := self.types[name][1]) == _INNER_JSON:
+                message = (
+                    f"{self.label}: the column {printable(name)!r} has JSON within lists or "
+                    "structs, which would come as texts; cast it in the query as a whole: "
+                    f"CAST({quoted(name)} AS JSON)."
+                )
+                raise SourceError(message)
+            if odd:
                 message = (
                     f"{self.label}: the column {printable(name)!r} is of DuckDB's type "
                     f"{odd.upper()}, which a dataset has no type for; cast it in the query, such "
@@ -121,7 +129,11 @@ def _lacking(kind: DuckDBPyType) -> str:
         return ""
     children: list[tuple[str, Any]] = kind.children
     for _, part in children:
-        if not isinstance(part, int) and (odd := _lacking(part)):  # the length of an array
+        if isinstance(part, int):  # the length of an array
+            continue
+        if str(part) == _INNER_JSON:
+            return _INNER_JSON
+        if odd := _lacking(part):
             return odd
     return ""
 
@@ -160,7 +172,7 @@ class DuckDbRelation(DuckDbRows):
 
     def _expressions(self, kinds: Mapping[str, DuckDBPyType]) -> Iterator[str]:
         for name, (_, odd) in self.types.items():
-            if odd in ("", "interval"):
+            if odd in ("", "interval", _INNER_JSON):
                 yield quoted(name)
             elif kinds[name].id in _AS_TEXT:
                 yield f"CAST({quoted(name)} AS VARCHAR) AS {quoted(name)}"

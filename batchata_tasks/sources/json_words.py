@@ -12,7 +12,7 @@ from batchata_tasks.common.json_columns import MOST_LEVELS, is_json, levels
 from batchata_tasks.common.text import is_unicode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
 _WORDS: dict[type, str] = {
     str: "text",
@@ -34,8 +34,8 @@ def described(kind: pa.DataType, value: object) -> tuple[str, str]:
     return word, "fix it"
 
 
-def named(kind: pa.DataType) -> str:
-    """Return a column's type in words for people."""
+def named(kind: pa.DataType, found: Container[type]) -> str:
+    """Return a column's type in words for people; `found` are the kinds of its values."""
     if pa.types.is_string(kind):
         return "text"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
@@ -43,8 +43,17 @@ def named(kind: pa.DataType) -> str:
     if pa.types.is_boolean(kind):
         return "true or false"
     if is_json(kind):
-        return "an object or a list"
-    return f"a list ({kind})" if is_list(kind) else str(kind)
+        return " or ".join(_WORDS[one] for one in (dict, list) if one in found)
+    return f"a list{_items(kind.value_type)}" if is_list(kind) else str(kind)
+
+
+def _items(kind: pa.DataType) -> str:
+    """Return what the items of a list are; nothing of a list that has had none."""
+    if pa.types.is_null(kind):
+        return ""
+    if pa.types.is_string(kind):
+        return " of texts"
+    return " of true and false" if pa.types.is_boolean(kind) else " of numbers"
 
 
 def unusable(value: object, kind: pa.DataType) -> tuple[str, str] | None:

@@ -30,7 +30,7 @@ from batchata_tasks.sources.source import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from batchata_tasks.sources.files import File
 
@@ -59,10 +59,11 @@ def joined(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
     It is the same as if the lines stood in one file.
     """
-    wide = widening.joined(one, other)
-    if is_list(one) and is_list(other) and wide not in (one, other):
-        return JSON
-    return wide
+    if is_list(one) and is_list(other):
+        kinds = {one.value_type, other.value_type} - {pa.null()}
+        if len(kinds) > 1:  # integers and floats, too: a list keeps its numbers as they are
+            return JSON
+    return widening.joined(one, other)
 
 
 @dataclass
@@ -184,10 +185,10 @@ class JsonLines:
         """Return the error for the first value that does not go together with those before it."""
         kinds = _Kinds()
         for number, (row, _, _) in enumerate(self._lines(), 1):
-            value, before = row.get(name), kinds.type()
+            value, before, found = row.get(name), kinds.type(), set(kinds.values)
             kinds.add(value)
             if kinds.type() is None and before is not None:
-                return self._unfit(number, name, before, value)
+                return self._unfit(number, name, value, before, found)
         return self._several_types(name)
 
     def _misfit(self, column: pa.Field, values: Iterable[object], first: int) -> SourceError:
@@ -204,12 +205,20 @@ class JsonLines:
                 if not is_json(column.type):
                     pa.array([value], type=column.type)
             except _NO_COLUMN:
-                return self._unfit(number, column.name, column.type, value)
+                return self._unfit(number, column.name, value, column.type)
         return self._several_types(column.name)
 
-    def _unfit(self, number: int, name: str, kind: pa.DataType, value: object) -> SourceError:
+    def _unfit(
+        self,
+        number: int,
+        name: str,
+        value: object,
+        kind: pa.DataType,
+        found: Container[type] = (list, dict),
+    ) -> SourceError:
+        """Return the error for a value; `found` are the kinds of its column's values before it."""
         word, remedy = described(kind, value)
-        return unfit(self.url, number, name, named(kind), value, word, remedy)
+        return unfit(self.url, number, name, named(kind, found), value, word, remedy)
 
     def _several_types(self, name: str) -> SourceError:
         message = f"source: {self.url}: the column {printable(name)!r} has values of several types."

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 
 from batchata_tasks.common.errors import SourceError
-from batchata_tasks.common.text import printable
+from batchata_tasks.common.text import literal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -100,15 +100,10 @@ def unfit(
     file: str, row: int, column: str, kind: str, value: object, problem: str, remedy: str
 ) -> SourceError:
     """Return the error for one value: `kind` says what its column is, `problem` what it is."""
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)
-    text = printable(shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…")
     return SourceError(
         f"source: {file} row {row}: the column {printable(column)!r} is {kind}, and this value is "
-        f"{problem} ({text}); {remedy}."
+        f"{problem} ({literal(value)}); {remedy}."
     )
-
-
-_SHOWN = 80  # characters of a value in an error
 
 
 _READING = (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError)

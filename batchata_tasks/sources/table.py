@@ -13,7 +13,7 @@ from batchata_tasks.common.arrow_types import plain
 from batchata_tasks.common.conversion import UnfitError, converted
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.json_columns import type_name
-from batchata_tasks.common.text import printable
+from batchata_tasks.common.text import literal, printable
 from batchata_tasks.common.widening import joined
 from batchata_tasks.sources.source import BATCH_ROWS, Block, Place, Source, errors_of, unfit
 
@@ -110,7 +110,7 @@ class Table:
     ) -> SourceError:
         """Return the error for a file whose column is of another type than in files before."""
         example = _example(part, name)
-        shown = "" if example is None else f" ({example!r:.80})"
+        shown = "" if example is None else f" ({literal(example)})"
         return SourceError(
             f"source: the column {printable(name)!r} is {type_name(kind)} in "
             f"{self._typed_by[name]} and {type_name(found)} in {part.source.url}{shown}; write it "
@@ -156,7 +156,7 @@ class Table:
         except UnfitError as error:
             row = block.place.row + error.place
             kind = f"{type_name(field.type)} (by {self._typed_by[field.name]})"
-            problem = f"a {type_name(column.type)} that does not fit"
+            problem = f"of the type {type_name(column.type)} and does not fit"
             remedy = "write the column in one type in all files"
             file, value = block.place.file, error.value
             raise unfit(file, row, field.name, kind, value, problem, remedy) from error

@@ -14,7 +14,7 @@ from batchata_tasks.common.arrow_types import plain
 from batchata_tasks.common.conversion import UnfitError, converted
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.json_columns import type_name
-from batchata_tasks.common.text import printable
+from batchata_tasks.common.text import literal, printable
 from batchata_tasks.sources.source import Block, unfit
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Typed:
             except UnfitError as error:
                 message = (
                     f"source: the column {printable(field.name)!r} of {self.url} is "
-                    f"{field.type} in the dataset, and has {error.value!r:.80} now; start again."
+                    f"{field.type} in the dataset, and has {literal(error.value)} now; start again."
                 )
                 raise SourceError(message) from error
         return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -111,6 +111,8 @@ def test_a_moment_is_a_datetime_in_all_else() -> None:
     with pytest.raises(TypeError):
         assert at < "2026-11-22"  # pyright: ignore[reportOperatorIssue] - the point of the test
     assert str(at + timedelta(days=1)) == "2026-11-23 09:30:00+00:00"
+    text = "datetime.datetime(2026, 11, 22, 9, 30, tzinfo=datetime.timezone.utc, nanosecond=5)"
+    assert repr([at]) == f"[{text}]"  # as within a list that a template prints
 
 
 def test_other_values_stay_as_they_are() -> None:
@@ -152,5 +154,9 @@ def test_nulls_and_nanoseconds_keep_their_fingerprint() -> None:
 def test_a_year_beyond_python_is_named() -> None:
     """A timestamp that Python cannot hold is an error with its column and row."""
     batch = pa.RecordBatch.from_arrays([pa.array([0, 10**15], pa.timestamp("s"))], ["t"])
-    with pytest.raises(SourceError, match=r"^source: the column 't' has in row 12 a value that"):
+    told = (
+        r"^source: the column 't' has in row 12 a value that cannot be used: it is beyond the "
+        r"years 1 to 9999; fix it\.$"
+    )
+    with pytest.raises(SourceError, match=told):
         python_values(batch, "t", range(11, 11 + 2))

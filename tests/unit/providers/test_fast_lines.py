@@ -70,7 +70,7 @@ def test_each_field_that_is_odd_reads_alike(dialect: str) -> None:
             check(dialect, orjson.dumps(line))
 
 
-@pytest.mark.parametrize("dialect", ["anthropic", "openai"])
+@pytest.mark.parametrize("dialect", MODULES)
 @QUICK
 @given(data=st.data())
 def test_counts_and_further_fields_read_alike(dialect: str, data: st.DataObject) -> None:
@@ -81,14 +81,17 @@ def test_counts_and_further_fields_read_alike(dialect: str, data: st.DataObject)
         *("input_tokens", "output_tokens", "cache_read_input_tokens", "total_tokens", "iterations"),
         *("prompt_tokens", "completion_tokens", "cache_creation", "prompt_tokens_details"),
         *("cache_creation_input_tokens", "completion_tokens_details", "server_tool_use"),
+        *("input_tokens_details", "output_tokens_details"),
     ]
     odd = st.sampled_from(ODD) | st.integers(0, 40)
     message["usage"] |= data.draw(st.dictionaries(st.sampled_from(names), odd, max_size=4))
-    message |= data.draw(st.dictionaries(st.sampled_from(["output", "content", "x"]), odd))
+    message |= data.draw(
+        st.dictionaries(st.sampled_from(["output", "content", "choices", "x"]), odd)
+    )
     check(dialect, orjson.dumps(line))
 
 
-@pytest.mark.parametrize("dialect", ["anthropic", "openai"])
+@pytest.mark.parametrize("dialect", MODULES)
 def test_the_documented_line_is_a_plain_one(dialect: str) -> None:
     """It does not need the slow way, or nothing would be gained."""
     fast, slow = MODULES[dialect]
@@ -96,3 +99,36 @@ def test_the_documented_line_is_a_plain_one(dialect: str) -> None:
     answer = fast.plain_answer(orjson.loads(line), {})
     assert answer == read_line(line, slow.answer_of)
     assert answer.text == "fine"
+
+
+REASONING = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "?"}]}
+SAID: dict[str, Any] = {"type": "message", "content": [{"type": "output_text", "text": "other"}]}
+
+
+@pytest.mark.parametrize(
+    ("others", "is_plain"),
+    [
+        ([REASONING], True),
+        ([REASONING, REASONING], True),
+        ([SAID], False),
+        ([{**SAID, "phase": "commentary"}], False),
+        ([{"type": "web_search_call"}], False),
+        ([{"type": "Reasoning"}], False),
+        ([{}], False),
+        (["x"], False),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_model_thought_is_no_part_of_its_answer(
+    others: list[Any], is_plain: bool, first: bool
+) -> None:
+    """Items of reasoning leave a response a plain one; any other item is left to the slow way."""
+    line = copy.deepcopy(LINES["responses"])
+    body = line["response"]["body"]
+    body["output"] = [*others, *body["output"]] if first else [*body["output"], *others]
+    check("responses", orjson.dumps(line))
+    try:
+        answer = openai_fast.plain_answer(line, {})
+    except (LookupError, TypeError, ValueError, AttributeError):  # also for `read_lines` to handle
+        answer = None
+    assert (answer is not None) is is_plain

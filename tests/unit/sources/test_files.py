@@ -89,19 +89,44 @@ def test_files_of_several_number_types_are_one_table(
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize(
-    ("one", "other", "shown"),
+    ("one", "other", "shown", "values"),
     [
-        (pa.array([1067]), pa.array(["01067"]), ("int64", "string")),
-        (pa.array(["a"]), pa.array([b"a"]), ("string", "binary")),
-        (pa.array([True]), pa.array([1]), ("bool", "int64")),
-        (pa.array([date(2026, 1, 1)]), pa.array(["2026-01-01"]), ("date32[day]", "string")),
-        (pa.array([Decimal("1.1")]), pa.array([1.1]), ("decimal128(2, 1)", "double")),
-        (pa.array([{"x": 1}]), pa.array([{"x": "1"}]), ("struct<x: int64>", "struct<x: string>")),
-        (pa.array([["a"]]), pa.array([[b"a"]]), ("list<item: string>", "list<item: binary>")),
+        (pa.array([1067]), pa.array(["01067"]), ("int64", "string"), ("1067", "'01067'")),
+        (pa.array(["a"]), pa.array([b"a"]), ("string", "binary"), ("'a'", "b'a'")),
+        (pa.array([True]), pa.array([1]), ("bool", "int64"), ("true", "1")),
+        (
+            pa.array([date(2026, 1, 1)]),
+            pa.array(["2026-01-01"]),
+            ("date32[day]", "string"),
+            ("2026-01-01", "'2026-01-01'"),
+        ),
+        (
+            pa.array([Decimal("1.1")]),
+            pa.array([1.1]),
+            ("decimal128(2, 1)", "double"),
+            ("1.1", "1.1"),
+        ),
+        (
+            pa.array([{"x": 1}]),
+            pa.array([{"x": "1"}]),
+            ("struct<x: int64>", "struct<x: string>"),
+            ("{'x': 1}", "{'x': '1'}"),
+        ),
+        (
+            pa.array([["a"]]),
+            pa.array([[b"a"]]),
+            ("list<item: string>", "list<item: binary>"),
+            ("['a']", "[b'a']"),
+        ),
     ],
 )
 def test_files_that_do_not_go_together_are_told(
-    tmp_path: Path, one: pa.Array, other: pa.Array, shown: tuple[str, str], swapped: bool
+    tmp_path: Path,
+    one: pa.Array,
+    other: pa.Array,
+    shown: tuple[str, str],
+    values: tuple[str, str],
+    swapped: bool,
 ) -> None:
     """Nothing is cast: column, both files, both types and an example are named."""
     first, second = (other, one) if swapped else (one, other)
@@ -113,7 +138,7 @@ def test_files_that_do_not_go_together_are_told(
     text = refusal(tmp_path).replace("element", "item")
     assert text.startswith(
         f"source: the column 'v' is {kinds[0]} in {tmp_path}/a.parquet and {kinds[1]} in "
-        f"{tmp_path}/b.parquet ({second[0].as_py()!r});"
+        f"{tmp_path}/b.parquet ({values[not swapped]});"
     )
     assert [row["id"] for row in rows(tmp_path, ["id"])] == [1, 2]
 
@@ -124,7 +149,7 @@ def test_a_value_that_the_common_type_does_not_hold_is_told(tmp_path: Path) -> N
     put(tmp_path / "b.parquet", pa.int64(), v=[1, 2**53 + 1])
     text = refusal(tmp_path)
     assert text.startswith(f"source: {tmp_path}/b.parquet row 2: the column 'v' is double (by ")
-    assert str(2**53 + 1) in text
+    assert f"this value is of the type int64 and does not fit ({2**53 + 1});" in text
 
 
 def test_columns_that_a_file_lacks_are_null_there(tmp_path: Path) -> None:
@@ -214,6 +239,45 @@ def test_types_go_together_over_files_of_lines(tmp_path: Path) -> None:
     ]
     (tmp_path / "c.jsonl").write_text('{"id": "3"}\n')
     assert "'id' is int64 in " in refusal(tmp_path / "*.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("[1]", "[2.5]"), ("[1.5, null]", "[9007199254740993]"), ("[1]", '["a"]'), ("[]", "[1]")],
+)
+def test_lists_keep_their_numbers_over_files(tmp_path: Path, one: str, other: str) -> None:
+    """Lists of integers stay that beside a file with lists of floats: as if they were one file."""
+    (tmp_path / "1.jsonl").write_text(f'{{"v": {one}}}\n')
+    (tmp_path / "2.jsonl").write_text(f'{{"v": {other}}}\n')
+    read = [row["v"] for row in rows(tmp_path / "*.jsonl")]
+    assert repr(read) == repr([json.loads(one), json.loads(other)])
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "told"),
+    [
+        (["[1]", '["a"]'], "7", "is a list, and this value is a number (7)"),
+        (["[1]", "[2.5]"], '"x"', "is a list, and this value is text ('x')"),
+        (["[[1]]"], "true", "is a list, and this value is true or false (true)"),
+        (["[1]", "{}"], "7", "is an object or a list, and this value is a number (7)"),
+        (["{}"], "7", "is an object, and this value is a number (7)"),
+        (["[1]"], "7", "is a list of numbers, and this value is a number (7)"),
+        (['["a"]', "null"], "{}", None),
+        (['["a"]'], '"a"', "is a list of texts, and this value is text ('a')"),
+        (["[true]"], "1.5", "is a list of true and false, and this value is a number (1.5)"),
+        (["[null]", "[]"], "7", "is a list, and this value is a number (7)"),
+    ],
+)
+def test_an_error_names_the_lists_that_a_column_has(
+    tmp_path: Path, before: list[str], last: str, told: str | None
+) -> None:
+    """What its column is to a value that does not fit: only kinds that came before it."""
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"v": {value}}}\n' for value in [*before, last]))
+    if told is None:
+        assert len(rows(path)) == len(before) + 1
+    else:
+        assert refusal(path).endswith(f" row {len(before) + 1}: the column 'v' {told}; fix it.")
 
 
 @pytest.mark.parametrize("name", ["a::b.jsonl", "x[1].jsonl", "what?.jsonl", "a*.jsonl"])
@@ -426,7 +490,7 @@ def test_each_object_has_its_own_items(tmp_path: Path) -> None:
         ('{"x": 1e999}', "has inf, which is no JSON"),
         ('{"x": "\\ud800"}', "has a text with half of a surrogate pair"),
         ('{"\\ud800": 1}', "has a text with half of a surrogate pair"),
-        ("5", "is an object or a list, and this value is a number (5); fix it."),
+        ("5", "is an object, and this value is a number (5); fix it."),
     ],
 )
 def test_what_json_columns_cannot_hold_is_told(tmp_path: Path, value: str, told: str) -> None:

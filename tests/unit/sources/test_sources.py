@@ -177,6 +177,7 @@ def test_a_cell_of_another_type_is_refused(tmp_path: Path, name: str) -> None:
             "row 2: the column 'a' is not in UTF-8 (b'\\xe9')",
         ),
         (b"a,a\n1,2\n", "has two columns named 'a'; rename one"),
+        ("id,a\n1,\u00e9\n".encode("utf-16"), "is in UTF-16; save it as UTF-8, or name its enc"),
     ],
 )
 def test_a_broken_csv_is_told(tmp_path: Path, content: bytes, reason: str) -> None:

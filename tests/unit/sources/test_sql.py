@@ -157,6 +157,21 @@ def test_columns_that_are_not_used_may_be_of_any_type() -> None:
         source.schema(["span"])
 
 
+def test_json_within_lists_is_told() -> None:
+    """DuckDB hands it on as texts: the number 1 would be the text "1". As a whole it is JSON."""
+    lists = """SELECT ['1'::JSON, '"x"'::JSON] AS v, {'a': '1'::JSON} AS o, 1 AS id"""
+    source = SqlQuery(lists)
+    assert python_rows(source.batches(["id"])) == [{"id": 1}]
+    for name in ("v", "o"):
+        told = rf"'{name}' has JSON within lists or structs, .* CAST\(\"{name}\" AS JSON\)\.$"
+        with pytest.raises(SourceError, match=told):
+            source.schema([name])
+    cast = f"SELECT CAST(v AS JSON) AS v, CAST(o AS JSON) AS o FROM ({lists})"
+    assert python_rows(SqlQuery(cast).batches(["v", "o"])) == [
+        {"v": [1, "x"], "o": {"a": 1}},
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
