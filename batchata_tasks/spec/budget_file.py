@@ -17,7 +17,7 @@ import yaml
 
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.spec.checkouts import shared_name
-from batchata_tasks.spec.yaml_text import parse_yaml
+from batchata_tasks.spec.yaml_text import parse_yaml, problem
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo, ValidatorFunctionWrapHandler
@@ -102,7 +102,10 @@ def _budgets(path: Path, name: str) -> dict[str, Any]:
         raise ValueError(message)
     try:
         budgets = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        message = f"{path}{problem(error)}"
+        raise ValueError(message) from None
+    except (OSError, UnicodeDecodeError) as error:
         message = f"{path} cannot be read: {' '.join(str(error).split())}"
         raise ValueError(message) from None
     terms = cast("dict[object, object]", budgets) if isinstance(budgets, dict) else {}

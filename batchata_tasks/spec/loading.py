@@ -13,14 +13,16 @@ from pydantic import ValidationError
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.validation import describe_keys
+from batchata_tasks.common.validation import describe_keys, first_error
 from batchata_tasks.spec.budget_file import FOLDER
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.references import read_text
-from batchata_tasks.spec.yaml_text import parse_yaml
+from batchata_tasks.spec.yaml_text import parse_yaml, problem, written_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from batchata_tasks.spec.yaml_text import WrittenValue
 
 _NULLS = ("", "~", "null", "Null", "NULL")
 
@@ -34,26 +36,36 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
         SpecError: the file cannot be read, or a key is unknown, missing or invalid.
     """
     text = read_text("SPEC", Path(path))
+    is_json = Path(path).suffix == ".json"
     try:
         # JSON is no part of YAML 1.1: escaped emoji, tabs and exponents would read otherwise
-        data = json.loads(text) if Path(path).suffix == ".json" else parse_yaml(text)
+        data = json.loads(text) if is_json else parse_yaml(text)
     except json.JSONDecodeError as error:
         message = f"{path}: not valid JSON: {error}"
         raise SpecError(message) from error
     except yaml.YAMLError as error:
-        message = f"{path}: not valid YAML {_of_yaml(error)}"
+        message = f"{path}{problem(error)}"
         raise SpecError(message) from error
     if not isinstance(data, dict):
         message = f"{path}: a spec is a mapping of keys to values; see the README for an example."
         raise SpecError(message)
-    keys = cast("dict[str, Any]", data)
-    return parse_spec({**keys, **_overrides(overrides)}, str(path), Path(path).parent)
+    keys, changes = cast("dict[str, Any]", data), _overrides(overrides)
+
+    def written(steps: Sequence[str | int]) -> WrittenValue | None:
+        return None if is_json or steps[0] in changes else written_at(text, steps)
+
+    return parse_spec({**keys, **changes}, str(path), Path(path).parent, written)
 
 
 def parse_spec(
-    data: dict[str, Any], label: str = "spec", folder: Path | None = None
+    data: dict[str, Any],
+    label: str = "spec",
+    folder: Path | None = None,
+    written: Callable[[Sequence[str | int]], WrittenValue | None] | None = None,
 ) -> EnrichmentSpec:
     """Validate a spec; `folder` is that of its file, in which a named budget is looked for first.
+
+    `written` returns how a value is written, by the path of its keys, if that is known.
 
     Raises:
         SpecError: one sentence about the first key that is invalid.
@@ -67,8 +79,15 @@ def parse_spec(
     try:
         return EnrichmentSpec.model_validate(data, context={FOLDER: folder})
     except ValidationError as error:
-        sentence = describe_keys(error, if_unknown=_similar_key, if_missing=lambda _key: "add it.")
-        message = f"{label}: {sentence}"
+        steps = first_error(error)[1]["loc"]
+        value = written(steps) if written is not None and steps else None
+        sentence = describe_keys(
+            error,
+            if_unknown=_similar_key,
+            if_missing=lambda _key: "add it.",
+            reading=None if value is None else value.reading,
+        )
+        message = f"{label}{'' if value is None else f', line {value.line}'}: {sentence}"
         raise SpecError(message) from None
 
 
@@ -76,13 +95,6 @@ def _similar_key(key: str, _value: object) -> str:
     if close := get_close_matches(key, EnrichmentSpec.model_fields, n=1, cutoff=0.7):
         return f"did you mean `{close[0]}`?"
     return "remove it, or see the README for the keys; a parameter of the model goes into `params`."
-
-
-def _of_yaml(error: yaml.YAMLError) -> str:
-    """Return the problem and its line, without the parser's name for the text."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"in line {error.problem_mark.line + 1}: {error.problem}"
-    return f"at all: {' '.join(str(error).split())}"
 
 
 def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
@@ -106,11 +118,11 @@ def _value(key: str, text: str) -> Any:
     if is_plain and _is_text(key):
         return text
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        found = getattr(error, "problem", None) or " ".join(str(error).split())
         message = (
-            f"--set {key}: {text!r:.80} is not valid YAML ({problem}); write a value as in the "
+            f"--set {key}: {text!r:.80} is not valid YAML ({found}); write a value as in the "
             "spec, a text in quotes."
         )
         raise SpecError(message) from error

@@ -463,7 +463,7 @@ CASES = [
     Case("no-list", ("`columns`", "must be a list"), {"columns": "stars"}),
     Case(
         "broken-yaml",
-        ("spec.yaml", "not valid YAML in line 2: expected"),
+        ("spec.yaml, line 2: not valid YAML: expected",),
         files={"spec.yaml": "name: [topics\nmodel: x\n"},
     ),
     Case(

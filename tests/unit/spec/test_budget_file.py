@@ -63,7 +63,8 @@ def test_a_name_stands_for_the_terms(tmp_path: Path) -> None:
         ("nightly: 5\n", "has to map names of budgets to their terms"),
         ("- nightly\n", "has to map names of budgets to their terms"),
         ("nightly: {limit_usd: 1}\nnightly: {limit_usd: 2}\n", "is given twice"),
-        ("nightly: [\n", "cannot be read"),
+        ("nightly: [\n", "budgets.yaml, line 2: not valid YAML"),
+        ("no: {limit_usd: 1}\n", "line 1: `no` is read as false by YAML: put it in quotes"),
         ("nightly: {name: other, limit_usd: 1}\n", "gives 'nightly' a `name` within its terms"),
     ],
 )
