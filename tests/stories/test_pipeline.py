@@ -16,6 +16,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import (
     BatchataError,
     CredentialsError,
+    DeclinedError,
     InputError,
     LeaseError,
     TransientError,
@@ -24,6 +25,7 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.ledger import ChunkState, Ledger
+from batchata_tasks.pipeline import spending
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress
@@ -338,6 +340,27 @@ def test_a_refresh_goes_on_after_one_that_was_refused(table: Table) -> None:
     planned = preview(table.spec(**limits, items_per_batch=5), Options(now_us()))
     assert planned.summary.reasons == {"refresh": 20 - done}
     assert 0 < done < 20
+
+
+def test_a_refresh_goes_on_after_one_that_was_declined(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A no at the terminal sends nothing, and begins nothing anew: the rest is what comes next."""
+    table.run()
+    limits, begun = for_some(table), now_us()
+    assert refreshed(table, **limits).result == "cost_limit_reached"
+    done = sum(row["_enriched_at"] >= at(begun) for row in table.rows())
+    accepted = table.ledger()["requests_accepted"]
+    progress = LineProgress(lambda _line: None)
+    progress.ask = lambda _question: False
+    monkeypatch.setattr(spending, "ASKED_ABOVE", 0)
+    spec = table.spec(**limits, items_per_batch=5)
+    with pytest.raises(DeclinedError):
+        enrich(spec, Options(refresh_before=now_us()), progress=progress)
+    assert table.ledger()["requests_accepted"] == accepted
+    assert preview(spec, Options(now_us())).summary.reasons == {"refresh": 20 - done}
+    assert 0 < done < 20
+    assert refreshed(table).plan["reasons"] == {"refresh": 20 - done}
 
 
 def test_a_refresh_that_a_limit_stopped_goes_on(table: Table) -> None:
