@@ -15,6 +15,7 @@ from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.planning.earlier_prompts import earlier_parts
 from batchata_tasks.planning.exchanged import values_moved
 from batchata_tasks.planning.fingerprint import OTHERS_FROM, other_parts
+from batchata_tasks.sources.forms import FrameSource
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 if TYPE_CHECKING:
@@ -108,10 +109,12 @@ def require_known_key(table: PreparedTable, folder: DatasetFolder) -> None:
         if _is_prompt_of(table, more, renames, landed):
             names = more
             break
+    way = f"give `batchata rename SPEC {as_option(names)}`, which is free"
+    if isinstance(table.spec, EnrichmentSpec) and isinstance(table.spec.source, FrameSource):
+        way = f"call it {gone[0]!r} again, in frame and call"
     message = (
         f"key: the dataset in {table.dataset.data} has no column {new[0]!r}; a dataset keeps its "
-        "key: name another `output`, or, if the column was renamed, give `batchata rename SPEC "
-        f"{as_option(names)}`, which is free."
+        f"key: name another `output`, or, if the column was renamed, {way}."
     )
     raise SpecError(message)
 

@@ -282,6 +282,15 @@ def test_what_is_refused(emulator: Emulator, frame: Any, changes: Any, says: str
     assert requests_of(emulator) == 0
 
 
+def test_a_renamed_key_is_told_with_what_a_call_can_do(emulator: Emulator) -> None:
+    """No command renames columns of a frame's dataset, so that none is named."""
+    ask(pandas_frame())
+    renamed = pandas_frame().rename(columns={"id": "ticket"})
+    with pytest.raises(SpecError, match=r"call it 'id' again, in frame and call\.$"):
+        ask(renamed, key="ticket")
+    assert requests_of(emulator) == len(renamed)
+
+
 def test_a_frame_is_no_source_of_a_file(folder: Path) -> None:
     """A spec's file cannot name a frame, and the sentence says where one is given."""
     values = {
