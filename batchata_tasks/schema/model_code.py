@@ -10,6 +10,7 @@ import ast
 import inspect
 import sys
 import sysconfig
+import warnings
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,10 +35,18 @@ def code_digest(model: type) -> str | None:
 
     Comments, docstrings and the layout of the text do not count.
     """
-    name, modules = model.__qualname__.partition(".")[0], dict[str, _Names]()
-    if name not in _names_of(model.__module__, modules):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the syntax: who imported the class was told
+        texts = _texts(model.__module__, model.__qualname__.partition(".")[0])
+    if not texts:
         return None
-    texts, seen, following = set[str](), set[tuple[str, str]](), [(model.__module__, name)]
+    return digest("model code", *(text.encode() for text in sorted(texts))).hex()[:_DIGITS]
+
+
+def _texts(module: str, name: str) -> set[str]:
+    """Return the statements that define a name, and all that it names, directly or not."""
+    modules = dict[str, _Names]()
+    texts, seen, following = set[str](), set[tuple[str, str]](), [(module, name)]
     while following:
         module, name = place = following.pop()
         if place in seen:
@@ -48,8 +57,8 @@ def code_digest(model: type) -> str | None:
                 following += _imported(statement, name, module, modules)
             else:
                 texts.add(ast.unparse(statement))
-                following += ((module, used) for used in _used_by(statement))
-    return digest("model code", *(text.encode() for text in sorted(texts))).hex()[:_DIGITS]
+                following += [(module, used) for used in _used_by(statement)]
+    return texts
 
 
 def _names_of(module: str, known: dict[str, _Names]) -> _Names:

@@ -96,6 +96,13 @@ def test_nothing_else_does(digest: Any, old: str, new: str) -> None:
     assert digest(old, new) == digest()
 
 
+def test_it_warns_of_nothing(digest: Any) -> None:
+    """Who imports odd code is told of it by Python, and needs no second warning."""
+    with pytest.warns(SyntaxWarning if sys.version_info >= (3, 12) else DeprecationWarning) as told:
+        assert digest('"""What it is."""', 'odd: str = "\\d"') is not None
+    assert len(told) == 1
+
+
 def test_a_model_without_code_has_no_digest() -> None:
     """One that is made by a call, say: nobody could tell whether it changed."""
     assert code_digest(create_model("Made", label=(str, ...))) is None
