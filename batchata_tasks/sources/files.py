@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import logging
 import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -168,6 +169,7 @@ def _found_remote(url: str) -> tuple[list[File], bool]:
             f"`pip install 'batchata-flows[{extra}]'`."
         )
         raise SourceError(message) from error
+    _quiet(filesystem)
     filesystem.invalidate_cache()
     root = str(path).rstrip("/")
     if filesystem.isfile(path):
@@ -186,6 +188,17 @@ def _found_remote(url: str) -> tuple[list[File], bool]:
         inner = PurePosixPath(one).relative_to(root).parts
         files.append(File(filesystem.unstrip_protocol(one), filesystem, one, inner[:-1]))
     return files, is_folder
+
+
+def _quiet(filesystem: Any) -> None:
+    """Let a client of an object store log only where somebody set up logs.
+
+    Python shows warnings of everybody else in the terminal: gcsfs logs a traceback of each try. How
+    it ended in the end is told in one sentence.
+    """
+    logger = logging.getLogger(type(filesystem).__module__.partition(".")[0])
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def pattern_base(pattern: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import logging
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -471,6 +472,7 @@ class LostFiles(AbstractFileSystem):
 
     def isfile(self, path: str) -> bool:
         if "unlisted" in path:
+            logging.getLogger(__name__).warning("another try", stack_info=True)
             raise LostError("Unable to locate\ncredentials")
         if "signed" in path:
             raise LostError("GET 'https://u:s3cr3t@host/t.csv?X-Amz-Signature=s3cr3t' failed")
@@ -492,6 +494,16 @@ def test_what_an_object_store_says_is_told(name: str) -> None:
     assert refusal(f"lost://slow/{name}").endswith("cannot be read: TimeoutError")
     assert refusal(f"lost://signed/{name}").endswith("GET 'https://***@host/t.csv?***' failed")
     assert "s3cr3t" not in refusal(f"lost://u:s3cr3t@signed/{name}")
+
+
+def test_what_an_object_store_logs_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody set up logs, and the error is told: no traceback of each try comes before it."""
+    fsspec.register_implementation("lost", LostFiles, clobber=True)
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own
+    assert "Unable to locate credentials" in refusal("lost://unlisted/t.csv")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
