@@ -19,7 +19,7 @@ from batchata_tasks.cli.console import (
     print_result,
     shown_progress,
 )
-from batchata_tasks.cli.emulator_help import EmulatorCommand
+from batchata_tasks.cli.fault_list import print_faults
 from batchata_tasks.cli.init import init
 from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
@@ -91,7 +91,7 @@ TakeOver = Annotated[
 Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need work.", min=1)]
 
 
-@app.command(epilog="Example: `batchata run deployments/specs/package-topics.yaml --limit 20`")
+@app.command(epilog="Example: `batchata run tickets.yaml --limit 20`")
 def run(
     spec: Spec,
     direct: Annotated[bool, typer.Option("--direct", help="Run without Prefect.")] = False,
@@ -138,7 +138,7 @@ def _print_receipt(receipt: dict[str, Any], *, as_json: bool, spec: str) -> None
         print_pairs(out, [(label, naming(text, spec)) for label, text in lines])
 
 
-@app.command(epilog="Example: `batchata plan deployments/specs/package-topics.yaml --sample 3`")
+@app.command(epilog="Example: `batchata plan tickets.yaml --sample 3`")
 def plan(
     spec: Spec,
     sample: Annotated[
@@ -157,6 +157,8 @@ def plan(
     """Show what a run would send, why, and what it would cost. Sends nothing, spends nothing.
 
     Options that `run` has as well show what it would do with them.
+
+    Exit codes: 0 the plan is shown, whatever it says; 1, 2 and 130 as of `run`.
     """
     from batchata_tasks.pipeline.start import refresh_mark
     from batchata_tasks.planning.summary import Options
@@ -181,6 +183,8 @@ def schema() -> None:
 
     An editor with the YAML language server takes it from the first line of a spec:
     `# yaml-language-server: $schema=spec.schema.json`, a path from the spec's own folder.
+
+    Exit codes: 0.
     """
     from batchata_tasks.spec.json_schema import schema_text
 
@@ -188,13 +192,14 @@ def schema() -> None:
 
 
 app.command(
-    epilog="Example: `batchata status` or `batchata status deployments/specs/package-topics.yaml`"
+    epilog="Example: `batchata status`, `batchata status tickets.yaml --follow` or `batchata "
+    "status out/tickets`"
 )(status)
 
 app.command(
     epilog=(
-        "Example: `batchata show deployments/specs/package-topics.yaml --where \"topic == 'web'\"` "
-        "or `batchata show deployments/specs/package-topics.yaml --key boto3`"
+        "Example: `batchata show tickets.yaml --where \"category == 'billing'\"` or `batchata show "
+        "tickets.yaml --key 17`"
     )
 )(show)
 
@@ -203,22 +208,16 @@ app.command(
 )(costs)
 
 
-app.command(epilog="Example: `batchata revalidate deployments/specs/package-topics.yaml`")(
-    revalidate
-)
+app.command(epilog="Example: `batchata revalidate tickets.yaml`")(revalidate)
 
-app.command(
-    epilog="Example: `batchata forget deployments/specs/package-topics.yaml --key requests`"
-)(forget)
+app.command(epilog="Example: `batchata forget tickets.yaml --key 17`")(forget)
 
-app.command(
-    epilog="Example: `batchata rename deployments/specs/package-topics.yaml --column text=summary`"
-)(rename)
+app.command(epilog="Example: `batchata rename tickets.yaml --column text=summary`")(rename)
 
-app.command(epilog="Example: `batchata compact deployments/specs/package-topics.yaml`")(compact)
+app.command(epilog="Example: `batchata compact tickets.yaml`")(compact)
 
 
-@app.command(epilog="Example: `batchata cancel deployments/specs/package-topics.yaml`")
+@app.command(epilog="Example: `batchata cancel tickets.yaml`")
 def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
     """Cancel the open batches of a spec and land what ran; what ran is paid for.
 
@@ -291,8 +290,8 @@ def reconcile(
 
 @app.command(
     epilog=(
-        "Example: `batchata rehearse deployments/specs/package-topics.yaml --limit 5` or `batchata "
-        "rehearse deployments/specs/package-topics.yaml --fault request_refusal:share=0.2`"
+        "Example: `batchata rehearse tickets.yaml --limit 5` or `batchata rehearse tickets.yaml "
+        "--fault request_refusal:share=0.2`"
     )
 )
 def rehearse(
@@ -324,8 +323,13 @@ def rehearse(
     raise typer.Exit(int(rehearsed.receipt["exit_code"]))
 
 
+def _list_faults(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        print_faults()
+        raise typer.Exit
+
+
 @app.command(
-    cls=EmulatorCommand,
     epilog=(
         "Example: `batchata emulator --port 8089 --fault http_error_after:status=408,nth=1`, then "
         "set the variables that it prints."
@@ -337,10 +341,27 @@ def emulator(
     ] = 0,
     seconds: Annotated[float, typer.Option(help="How long a batch takes.", min=0)] = 5.0,
     fault: Faults = None,
+    list_faults: Annotated[
+        bool,
+        typer.Option(
+            "--list-faults",
+            help="Print all kinds of faults with their settings, and what else can be controlled.",
+            callback=_list_faults,
+            is_eager=True,
+        ),
+    ] = False,
 ) -> None:
-    """Imitate both providers' batch APIs on loopback: rehearse for free, with made-up answers."""
+    """Imitate both providers' batch APIs on loopback: rehearse for free, with made-up answers.
+
+    It serves until Ctrl-C, to runs, schedules and programs in whose environment the variables are
+    set that it prints. To see what becomes of one spec, `batchata rehearse` has an emulator of its
+    own.
+
+    Exit codes: 0 Ctrl-C ended it; 1 the port cannot be opened; 2 an option is wrong.
+    """
     from batchata_tasks.cli.demo import serve_emulator
 
+    del list_faults
     with boundary():
         serve_emulator(port, seconds, fault or ())
 
@@ -349,7 +370,12 @@ def emulator(
 def demo(
     direct: Annotated[bool, typer.Option("--direct", help="Run without Prefect.")] = False,
 ) -> None:
-    """Enrich 400 real package summaries with both providers' models, against the emulator. Free."""
+    """Enrich 400 real package summaries with both providers' models, against the emulator. Free.
+
+    What it makes is in `data/out/demo`, and what an earlier demo left there is deleted.
+
+    Exit codes: as of `run`; 2 if something else lies in its folder.
+    """
     from batchata_tasks.cli.demo import run_demo
 
     with boundary():

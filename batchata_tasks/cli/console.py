@@ -40,7 +40,7 @@ Faults = Annotated[
     list[str] | None,
     typer.Option(
         "--fault",
-        help="A fault to rehearse (`batchata emulator --help` lists them); may be repeated.",
+        help="A fault to rehearse (`batchata emulator --list-faults` has them); may be repeated.",
         metavar="KIND[:SETTING=VALUE,…]",
     ),
 ]

@@ -27,5 +27,5 @@ def _rule(text: str) -> Rule:
     try:
         return parse_fault(text)
     except FaultError as error:
-        message = f"--fault: {error}; `batchata emulator --help` lists all faults with settings."
+        message = f"--fault: {error}; `batchata emulator --list-faults` has all of them."
         raise InputError(message) from error

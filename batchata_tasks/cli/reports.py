@@ -67,6 +67,9 @@ def status(
     `--rebuild` restores what a lost ledger knew of the spec's dataset, from the dataset's own
     folder; no run may be at work on it. The next run looks at the provider for batches that were
     sent and not landed.
+
+    Exit codes: 0, with `--follow` the run's; 2 there is no dataset, or the ledger is another one
+    than the dataset's; 1 and 130 as of `run`.
     """
     from batchata_tasks.reports.status import runs_overview
 
@@ -186,7 +189,8 @@ def show(
 
     Of a folder that is not a Batch's nobody knows the source: rows come in the dataset's order.
 
-    Exit codes: 0; 2 if there is no dataset, no row with the key, or a condition is wrong.
+    Exit codes: 0; 2 there is no dataset, no row with the key, or a condition is wrong; 1 and 130
+    as of `run`.
     """
     from batchata_tasks.reports.rows import how_to_open, rows_table
     from batchata_tasks.reports.selected_rows import Selection, dataset_rows
@@ -249,6 +253,8 @@ def costs(
     """Show what was spent, reserved and saved, and what is left of shared budgets.
 
     Money counts on the day on which it was reserved.
+
+    Exit codes: 0; 2 an option or a budget is wrong; 1 and 130 as of `run`.
     """
     from batchata_tasks.reports.costs import change_budget, gather, moment_of
     from batchata_tasks.reports.costs_table import print_costs

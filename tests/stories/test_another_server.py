@@ -335,4 +335,4 @@ def test_only_the_demo_knows_the_emulator() -> None:
                 names = [alias.name for alias in node.names]
             if any(f"{name}.".startswith("batchata_tasks.emulator.") for name in names):
                 knowing.add(path.name)
-    assert knowing == {"demo.py", "emulator_help.py", "fault_option.py", "rehearsal.py"}
+    assert knowing == {"demo.py", "fault_list.py", "fault_option.py", "rehearsal.py"}

@@ -18,7 +18,9 @@ import typer
 import yaml
 from rich.cells import cell_len
 from rich.console import Console
+from typer.testing import CliRunner
 
+from batchata_tasks.cli.commands import app
 from batchata_tasks.cli.console import boundary, err, watched
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.progress.console import for_console
@@ -351,14 +353,20 @@ def test_counts_and_their_words(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "rehearse", "plan", "status", "show", "costs", "emulator", "demo"]
-)
-def test_help_has_an_example(command: str) -> None:
-    """Every command says what it does, with an example to copy."""
-    done = batchata(command, "--help")
-    assert done.returncode == 0
+COMMANDS = [one.name or one.callback.__name__ for one in app.registered_commands if one.callback]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_and_exit_codes(command: str) -> None:
+    """Every command says what it does and how it ends, with an example to copy.
+
+    Examples name what anybody has who did as the README says, not what only a clone has.
+    """
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0
     assert "Example:" in done.stdout
+    assert "Exit codes: " in done.stdout
+    assert "deployments/" not in done.stdout
 
 
 def test_the_emulator_says_how_to_be_used() -> None:
@@ -370,6 +378,6 @@ def test_the_emulator_says_how_to_be_used() -> None:
         with urllib.request.urlopen(f"{url.group()}/_emulator/health", timeout=PATIENCE) as answer:
             assert answer.status == 200
         running.send_signal(signal.SIGINT)
-        running.wait()
+        assert running.wait().returncode == 0
     assert f"ANTHROPIC_BASE_URL={url.group()}/anthropic" in running.stdout
     assert f"OPENAI_BASE_URL={url.group()}/openai/v1" in running.stdout

@@ -1,15 +1,14 @@
-"""The help of `batchata emulator`, which lists every fault that can be rehearsed."""
+"""`batchata emulator --list-faults`: every fault that can be rehearsed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperCommand
 
 from batchata_tasks.cli.console import out
 
@@ -35,15 +34,6 @@ _WHILE_IT_RUNS = (
     "only after a day unless it is cancelled: rehearse it with a time limit (`batchata run … --set "
     "time_limit=10s`), or `batchata cancel`."
 )
-
-
-class EmulatorCommand(TyperCommand):
-    """A command whose help ends with the lists of faults."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the usual help, then the faults."""
-        super().format_help(ctx, formatter)
-        print_faults()
 
 
 def print_faults() -> None:
