@@ -1,4 +1,4 @@
-"""Tables at gs://, read with Google's client from a stand-in, if the client is installed."""
+"""Tables at gs://, read with Google's client from a stand-in."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from tests.support.rows import python_rows
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-gcsfs = pytest.importorskip("gcsfs", reason="the extra `gcs` is not installed")
 
 
 @pytest.fixture
