@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 out, err = Console(), Console(stderr=True)
 
 Spec = Annotated[str, typer.Argument(help="Path of the spec (YAML or JSON).", metavar="SPEC")]
+DATASET = "Path of a spec; or the folder of a Batch's results, or of an enriched frame's."
+Dataset = Annotated[str, typer.Argument(help=DATASET, metavar="SPEC")]
+KEYS = (
+    "Dates and times in ISO 8601, objects and lists as JSON. If the key has several columns: "
+    "`--key a=1 --key b=2`, or one JSON object."
+)
+"""How a row's key is written."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ReadWith = Annotated[
     list[str] | None,

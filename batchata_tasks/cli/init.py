@@ -26,44 +26,49 @@ if TYPE_CHECKING:
 _MODELS = {"ANTHROPIC_API_KEY": "claude-haiku-5-5", "OPENAI_API_KEY": "gpt-6-luna"}
 
 
+Table = Annotated[
+    str,
+    typer.Argument(
+        help="The table: whatever `source` of a spec may be, such as a CSV, JSONL or Parquet file, "
+        "a pattern of them, a folder of Parquet files, or '{sql: SELECT …}'.",
+        metavar="TABLE",
+    ),
+]
+KeyColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column that identifies a row; may be repeated. Default: the likeliest that is unique "
+        "and never null in all rows.",
+        metavar="COLUMN",
+    ),
+]
+Sheet = Annotated[str | None, typer.Option(help="Sheet of a workbook; default: the first.")]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="What the model is to do with a row, in words; or a template, with `{{ column }}`."
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model; default: a small one of the provider whose API key is set."),
+]
+Output = Annotated[
+    str | None, typer.Option(help="Folder of the dataset, from FOLDER; default: out/NAME.")
+]
+
+
 def init(
-    table: Annotated[
-        str,
-        typer.Argument(
-            help="The table: whatever `source` of a spec may be, such as a CSV, JSONL or Parquet "
-            "file, a pattern of them, a folder of Parquet files, or '{sql: SELECT …}'.",
-            metavar="TABLE",
-        ),
-    ],
+    table: Table,
     name: Annotated[
         str | None, typer.Option(help="Name of the spec; default: that of the table.")
     ] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column that identifies a row; may be repeated. Default: the likeliest that is "
-            "unique and never null in all rows.",
-            metavar="COLUMN",
-        ),
-    ] = None,
-    sheet: Annotated[
-        str | None, typer.Option(help="Sheet of a workbook; default: the first.")
-    ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            help="What the model is to do with a row, in words; or a template, with `{{ column }}`."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model; default: a small one of the provider whose API key is set."),
-    ] = None,
+    key: KeyColumns = None,
+    sheet: Sheet = None,
+    prompt: Prompt = None,
+    model: Model = None,
     folder: Annotated[Path, typer.Option(help="Folder for the files; made if need be.")] = Path(),
-    output: Annotated[
-        str | None,
-        typer.Option(help="Folder of the dataset, from FOLDER; default: out/NAME."),
-    ] = None,
+    output: Output = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take the guesses.")] = False,
 ) -> None:
     """Write a first spec for a table, with all that belongs to it, to be changed as you like.

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchata_tasks.cli.console import (
+    DATASET,
+    KEYS,
     AsJson,
+    Dataset,
     ReadWith,
     boundary,
     err,
@@ -37,25 +40,25 @@ class By(Enum):
     DAY = "day"
 
 
+Rebuild = Annotated[
+    bool,
+    typer.Option("--rebuild", help="Restore to this ledger a dataset whose ledger is lost."),
+]
+Follow = Annotated[
+    bool,
+    typer.Option(
+        "--follow", help="Show the spec's open run until it ends, from any terminal; Ctrl-C."
+    ),
+]
+
+
 def status(
     spec: Annotated[
         str | None,
-        typer.Argument(
-            help="Path of a spec; or the folder of a Batch's results, or of an enriched frame's. "
-            "Without it, all runs of the ledger.",
-            metavar="[SPEC]",
-        ),
+        typer.Argument(help=f"{DATASET} Without it, all runs of the ledger.", metavar="[SPEC]"),
     ] = None,
-    rebuild: Annotated[
-        bool,
-        typer.Option("--rebuild", help="Restore to this ledger a dataset whose ledger is lost."),
-    ] = False,
-    follow: Annotated[
-        bool,
-        typer.Option(
-            "--follow", help="Show the spec's open run until it ends, from any terminal; Ctrl-C."
-        ),
-    ] = False,
+    rebuild: Rebuild = False,
+    follow: Follow = False,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,8 +71,8 @@ def status(
     folder; no run may be at work on it. The next run looks at the provider for batches that were
     sent and not landed.
 
-    Exit codes: 0, with `--follow` the run's; 2 there is no dataset, or the ledger is another one
-    than the dataset's; 1 and 130 as of `run`.
+    Exit codes: 0, with `--follow` the run's; 2 a folder has no dataset, or the ledger is another
+    one than the dataset's; 1 and 130 as of `run`.
     """
     from batchata_tasks.reports.status import runs_overview
 
@@ -144,44 +147,39 @@ def _dataset_at(spec: str, overrides: list[str] | None) -> ShownDataset:
     return FolderDataset(spec) if is_folder(spec, overrides) else load(spec, overrides, None)
 
 
-def show(
-    spec: Annotated[
-        str,
-        typer.Argument(
-            help="Path of a spec; or the folder of a Batch's results, or of an enriched frame's.",
-            metavar="SPEC",
+Where = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "Only rows for which this holds: a condition over the dataset's columns, in the "
+            "language of the spec's `where`, such as `_status != 'succeeded' and stars > 3`."
         ),
-    ],
+        metavar="CONDITION",
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only these columns, in this order; names with commas between, or repeated.",
+        metavar="NAMES",
+    ),
+]
+OneKey = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"Print one row whole: its inputs, prompt, answer, attempts, cost and batch. {KEYS}",
+        metavar="KEY",
+    ),
+]
+
+
+def show(
+    spec: Dataset,
     rows: Annotated[int, typer.Option(help="How many rows to print.", min=1)] = 10,
     failed: Annotated[bool, typer.Option("--failed", help="Only rows that failed.")] = False,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "Only rows for which this holds: a condition over the dataset's columns, in the "
-                "language of the spec's `where`, such as `_status != 'succeeded' and stars > 3`."
-            ),
-            metavar="CONDITION",
-        ),
-    ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only these columns, in this order; names with commas between, or repeated.",
-            metavar="NAMES",
-        ),
-    ] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=(
-                "Print one row whole: its inputs, prompt, answer, attempts, cost and batch. Dates "
-                "and times in ISO 8601, objects and lists as JSON. If the key has several columns: "
-                "`--key a=1 --key b=2`, or one JSON object."
-            ),
-            metavar="KEY",
-        ),
-    ] = None,
+    where: Where = None,
+    columns: Columns = None,
+    key: OneKey = None,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from batchata_tasks.cli.console import (
+    KEYS,
     AsJson,
+    Dataset,
     ReadWith,
     Spec,
     boundary,
@@ -57,17 +59,21 @@ def revalidate(
 
     with boundary(_CARRIES_ON, spec), shown_progress(spec) as progress:
         if is_folder(spec, overrides):
-            message = (
-                f"SPEC: {spec} is a folder, which does not tell today's response model: name the "
-                "file of the spec, or, for a Batch or frames, do it in Python: "
-                f"`batchata_tasks.revalidate({spec!r}, ResponseModel)`, with the class of today."
-            )
-            raise SpecError(message)
+            raise _without_model(spec)
         loaded = load(spec, overrides, None)
         report = revalidate_spec(
             loaded, Settings(), progress, dry_run=dry_run, mark_invalid=mark_invalid
         )
     print_result(report, as_json=as_json)
+
+
+def _without_model(folder: str) -> SpecError:
+    """Return the error for a dataset's folder, which does not tell today's response model."""
+    return SpecError(
+        f"SPEC: {folder} is a folder, which does not tell today's response model: name the file of "
+        "the spec, or, for a Batch or frames, do it in Python: "
+        f"`batchata_tasks.revalidate({folder!r}, ResponseModel)`, with the class of today."
+    )
 
 
 def compact(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
@@ -117,23 +123,8 @@ def rename(
 
 
 def forget(
-    spec: Annotated[
-        str,
-        typer.Argument(
-            help="Path of the spec; or the folder of a Batch's results, or of an enriched frame's.",
-            metavar="SPEC",
-        ),
-    ],
-    key: Annotated[
-        list[str],
-        typer.Option(
-            help=(
-                "The row's key: dates and times in ISO 8601, objects and lists as JSON. If it has "
-                "several columns: `--key a=1 --key b=2`, or one JSON object."
-            ),
-            metavar="KEY",
-        ),
-    ],
+    spec: Dataset,
+    key: Annotated[list[str], typer.Option(help=f"The row's key. {KEYS}", metavar="KEY")],
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:

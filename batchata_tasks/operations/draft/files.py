@@ -34,6 +34,10 @@ class Answer(BaseModel):
 _PREFECT = """\
 # Deployments of the spec {spec}. From this folder, this registers them:
 #   prefect --no-prompt deploy --all{option}
+# Before it, once: a server (`prefect server start`, in a terminal of its own), its address
+# (`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`), and the work pool
+# (`prefect work-pool create local --type process`). Without a server, Prefect's commands end in
+# a traceback with `httpx.ConnectError`.
 # The server knows them by their names: a spec of another team needs another name.
 name: {name}
 
