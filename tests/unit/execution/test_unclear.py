@@ -70,9 +70,13 @@ class Told:
         until(lambda: any(text in note for note in self.notes))
 
     def looks_at_one(self) -> None:
-        """Wait until it asks for a batch by its id: it has seen it in a list."""
-        self._control.faults(kind="slow", route="get", nth=10**9)  # only counts
-        until(lambda: self._control.list_faults()[-1]["calls"])
+        """Wait until it has seen a list that was asked for from now on: it asks for another one."""
+        self._control.faults(kind="slow", route="list", nth=10**9)  # only counts
+        until(lambda: self._lists() > 1)
+
+    def _lists(self) -> int:
+        faults = self._control.list_faults()
+        return next(fault["calls"] for fault in faults if fault["route"] == "list")
 
     def end(self) -> Receipt:
         self._thread.join(PATIENCE)
