@@ -43,6 +43,9 @@ class JobResult:
     outcome: str | None = None
     batch_id: str | None = None
 
+    def __hash__(self) -> int:
+        return hash(self.job_id)
+
     def __repr__(self) -> str:
         facts = [f"{name}={shortened(value, _SHOWN)!r}" for name, value in self._told() if value]
         return f"JobResult({self.job_id!r}, {', '.join(facts)}, cost_usd={self.cost_usd})"

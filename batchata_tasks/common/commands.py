@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-_COMMAND = re.compile(r"`batchata (\w+)[^`]*`")
+_COMMAND = re.compile(r"`batchata (\w+) SPEC\b")
 _TAKE_FOLDERS = ("status", "show", "forget")
 
 
@@ -17,10 +17,12 @@ def naming(text: str, given: str | None) -> str:
     """
     if given is None:
         return text
-    name, is_folder = shlex.quote(given), Path(given).is_dir()
+    # else a name that begins with a dash would be an option
+    name = shlex.quote(f"./{given}" if given.startswith("-") else given)
+    is_folder = Path(given).is_dir()
 
     def named(command: re.Match[str]) -> str:
         fits = not is_folder or command[1] in _TAKE_FOLDERS
-        return command[0].replace(" SPEC", f" {name}") if fits else command[0]
+        return f"`batchata {command[1]} {name}" if fits else command[0]
 
     return _COMMAND.sub(named, text)

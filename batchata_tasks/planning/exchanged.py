@@ -39,7 +39,7 @@ def values_moved(
     originals = Renames((*known.all, *in_order(names, columns))).originals(used)
     inputs = inputs_of({originals[name]: rows.values(name) for name in used}, len(rows))
     unlike = [
-        any(rows.values(old)[i] != rows.values(new)[i] for old, new in names.items())
+        any(_differ(rows.values(old)[i], rows.values(new)[i]) for old, new in names.items())
         for i in range(len(rows))
     ]
     digests = key_digests(keys_of(table.source.stored(rows.batch.select(key)), key))
@@ -51,6 +51,11 @@ def values_moved(
     landed = _landed_inputs(table, expected)
     same = sum(expected[digest] == one for digest, one in landed.items())
     return 2 * same > len(landed)
+
+
+def _differ(one: object, other: object) -> bool:
+    """Whether two values are told apart; two nan are not, though they are never equal."""
+    return one != other and not (one != one and other != other)  # noqa: PLR0124 - only nan is so
 
 
 def _landed_inputs(table: PreparedTable, wanted: Mapping[bytes, str]) -> dict[bytes, str]:

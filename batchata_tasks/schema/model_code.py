@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+import site
 import sys
 import sysconfig
 import warnings
@@ -23,7 +25,15 @@ if TYPE_CHECKING:
 
 _DIGITS = 24
 # installed packages and Python itself: they change by updates, and decide on nothing by themselves
-_OTHERS = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib")]
+_OTHERS = [
+    Path(folder)
+    for folder in (
+        *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+        *(*site.getsitepackages(), site.getusersitepackages()),
+    )
+]
+_NAME = re.compile(r"[^\W\d]\w*")
+_ANNOTATION = 200  # characters of a text that may be an annotation
 _WITH_DOCSTRING = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 _Names = dict[str, list[ast.stmt]]
@@ -37,7 +47,10 @@ def code_digest(model: type) -> str | None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the syntax: who imported the class was told
-        texts = _texts(model.__module__, model.__qualname__.partition(".")[0])
+        try:
+            texts = _texts(model.__module__, model.__qualname__.partition(".")[0])
+        except RecursionError:  # of an expression of hundreds of parts
+            return None
     if not texts:
         return None
     return digest("model code", *(text.encode() for text in sorted(texts))).hex()[:_DIGITS]
@@ -53,11 +66,11 @@ def _texts(module: str, name: str) -> set[str]:
             continue
         seen.add(place)
         for statement in _names_of(module, modules).get(name, ()):
-            if isinstance(statement, ast.Import | ast.ImportFrom):
-                following += _imported(statement, name, module, modules)
-            else:
+            if not isinstance(statement, ast.Import | ast.ImportFrom):
                 texts.add(ast.unparse(statement))
                 following += [(module, used) for used in _used_by(statement)]
+            for one in _imports_in(statement):
+                following += _imported(one, name, module, modules)
     return texts
 
 
@@ -68,7 +81,7 @@ def _names_of(module: str, known: dict[str, _Names]) -> _Names:
         known[module] = names
         loaded = sys.modules.get(module)
         for statement in [] if loaded is None else _statements(loaded):
-            for name in _defined_by(statement):
+            for name in _defined_by(statement, module, known):
                 names.setdefault(name, []).append(statement)
     return known[module]
 
@@ -88,31 +101,71 @@ def _statements(module: ModuleType) -> list[ast.stmt]:
     return tree.body
 
 
-def _defined_by(statement: ast.stmt) -> set[str]:
+def _defined_by(statement: ast.stmt, module: str, known: dict[str, _Names]) -> set[str]:
+    """Return the names that a statement at the top defines, imports, or changes the value of."""
     if isinstance(statement, _WITH_DOCSTRING):
         return {statement.name}
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
-    nodes = list(ast.walk(statement))
-    stored = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return stored | {node.name for node in nodes if isinstance(node, _WITH_DOCSTRING)}
+    names = set[str]()
+    for node in ast.walk(statement):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.add(name)
+            case (
+                ast.Attribute(value=ast.Name(id=name), ctx=ast.Store())  # `K.x = …`
+                | ast.Subscript(value=ast.Name(id=name), ctx=ast.Store())  # `K[…] = …`
+                | ast.Expr(
+                    value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))
+                )  # `K.add(…)`
+            ):
+                names.add(name)
+            case _:
+                pass
+    for one in _imports_in(statement):
+        for alias in one.names:
+            if alias.name == "*" and isinstance(one, ast.ImportFrom):
+                names |= _names_of(_origin(one, module), known).keys()
+            else:
+                names.add(_called(alias))
+    return names
+
+
+def _imports_in(statement: ast.stmt) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the imports in a statement, such as within `try`, or in a function."""
+    yield from (n for n in ast.walk(statement) if isinstance(n, ast.Import | ast.ImportFrom))
+
+
+def _called(alias: ast.alias) -> str:
+    return alias.asname or alias.name.partition(".")[0]
+
+
+def _origin(statement: ast.ImportFrom, into: str) -> str:
+    """Return the module that something is imported from."""
+    package = getattr(sys.modules.get(into), "__package__", None) or into
+    return resolve_name("." * statement.level + (statement.module or ""), package)
 
 
 def _imported(
     statement: ast.Import | ast.ImportFrom, name: str, into: str, known: dict[str, _Names]
 ) -> Iterator[tuple[str, str]]:
-    """Yield where an imported name is defined; of a whole module, all of its names."""
+    """Yield where imported names are defined; of a whole module, all of its names.
+
+    At the top of a module only what is called `name` counts, in a function all.
+    """
+    at_top = statement in known[into].get(name, ())
     for alias in statement.names:
-        if name != (alias.asname or alias.name.partition(".")[0]):
-            continue
         if isinstance(statement, ast.Import):
-            yield from ((alias.name, one) for one in _names_of(alias.name, known))
+            if not at_top or name == _called(alias):
+                yield from ((alias.name, one) for one in _names_of(alias.name, known))
             continue
-        package = getattr(sys.modules.get(into), "__package__", None) or into
-        origin = resolve_name("." * statement.level + (statement.module or ""), package)
-        yield origin, alias.name
-        whole = f"{origin}.{alias.name}"  # if the name is a module's
-        yield from ((whole, one) for one in _names_of(whole, known))
+        origin = _origin(statement, into)
+        if alias.name == "*":
+            yield origin, name
+        elif not at_top or name == _called(alias):
+            yield origin, alias.name
+            whole = f"{origin}.{alias.name}"  # if the name is a module's
+            yield from ((whole, one) for one in _names_of(whole, known))
 
 
 def _used_by(statement: ast.stmt) -> Iterator[str]:
@@ -120,9 +173,7 @@ def _used_by(statement: ast.stmt) -> Iterator[str]:
     for node in ast.walk(statement):
         if isinstance(node, ast.Name):
             yield node.id
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            try:
-                annotation = ast.parse(node.value, mode="eval")
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                continue
-            yield from (one.id for one in ast.walk(annotation) if isinstance(one, ast.Name))
+            continue
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(value, str) and len(value) <= _ANNOTATION:
+            yield from _NAME.findall(value)

@@ -14,6 +14,8 @@ _TAG = "tag:yaml.org,2002:"
 _TEXTS = (f"{_TAG}str", f"{_TAG}merge", f"{_TAG}value")
 _ODD_NUMBER = re.compile(r"[-+]?0[0-7_]+|.*:.*")  # octal, and hours with minutes, of YAML 1.1
 _IN_QUOTES = "put it in quotes"
+_BOOLEANS = ("true", "false")
+_MOST_VALUES = 1_000_000
 _HINTS = {
     r"character '\t' that cannot start": "there is a tab: write blanks instead",
     "that cannot start any token": "put a text that begins with such a character in quotes",
@@ -70,9 +72,22 @@ class _Loader(yaml.SafeLoader):
     ) -> Any:
         try:
             return cast("Any", super()).construct_object(node, deep)
-        except ValueError as error:  # a date that is none, a number of 5,000 digits
+        # a date that is none, a number of 5,000 digits; or a tag that does not fit its value
+        except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
             message = f"{_cut(node)} is no value ({error}); if it is a text, {_IN_QUOTES}."
             raise _refused(node, message) from error
+
+    def construct_sequence(
+        self,
+        node: yaml.SequenceNode,
+        deep: bool = False,  # noqa: FBT001, FBT002 - as above
+    ) -> list[Any]:
+        for item in node.value:
+            is_word = isinstance(item, yaml.ScalarNode) and item.style is None
+            # a list of answers to choose from, say: nobody lists yes and no as booleans
+            if is_word and item.tag == f"{_TAG}bool" and item.value.lower() not in _BOOLEANS:
+                raise _refused(item, f"{_reading(item)}; write that, or put it in quotes.")
+        return super().construct_sequence(node, deep)
 
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
@@ -98,7 +113,42 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not valid, or has a key twice, or one that is no text; see `problem`.
     """
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _require_bounded(node)
+        return cast("Any", loader).construct_document(node)
+    except RecursionError:
+        message = "it is nested too deeply"
+        raise yaml.YAMLError(message) from None
+    except OverflowError as error:
+        message = f"it has a character that is none ({error})"
+        raise yaml.YAMLError(message) from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        message = f"a value has a tag (`!!…`) that does not fit it ({error})"
+        raise yaml.YAMLError(message) from error
+    finally:
+        cast("Any", loader).dispose()
+
+
+def _require_bounded(root: yaml.Node) -> None:
+    """Refuse a text whose aliases stand for far more than is written."""
+    sizes = dict[int, int]()
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 1  # of one that is within itself; see the check of its key
+            parts: list[Any] = [] if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in parts for part in pair]
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if size(root) > _MOST_VALUES:
+        message = f"its aliases stand for more than {_MOST_VALUES:,} values; write less"
+        raise yaml.YAMLError(message)
 
 
 def problem(error: yaml.YAMLError) -> str:

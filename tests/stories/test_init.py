@@ -61,7 +61,20 @@ def nested(folder: Path) -> str:
 
 
 def odd_names(folder: Path) -> str:
-    names = ["a\nb", "x\0y", "q\"'", "back\\slash", "", "%}", "{#", "on", "row", "self", "if"]
+    names = [
+        "a\nb",
+        "x\0y",
+        "q\"'",
+        "back\\slash",
+        "",
+        "%}",
+        "n\x85l",
+        "{#",
+        "on",
+        "row",
+        "self",
+        "if",
+    ]
     return parquet(folder, {name: [f"{i}1", f"{i}2"] for i, name in enumerate(names)})
 
 

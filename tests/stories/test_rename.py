@@ -530,6 +530,19 @@ def test_a_plan_notices_names_that_were_exchanged(table: Renamable, prompt: str)
     assert sent(table) == ROWS
 
 
+def test_values_that_are_no_number_prove_no_exchange(table: Renamable) -> None:
+    """A nan is unlike itself: a row of two says nothing of which column is which."""
+    for place, row in enumerate(table.values):
+        row["text"] = row["note"] = "nan"
+        if not place:
+            row["text"], row["note"] = "1.5", "2.5"
+    table.write()
+    types = {"text": "float", "note": "float"}
+    table.run(prompt="{{ text }} {{ note }}", types=types)
+    spec = table.spec(prompt="{{ note }} {{ text }}", types=types)
+    assert preview(spec, Settings()).summary.renamed == {}
+
+
 def test_a_rename_that_dies_with_its_folder_is_not_paid_for(table: Renamable) -> None:
     """The ledger knows of it from the start: answers come back under the names of today."""
     table.run(prompt="{{ text }}")

@@ -142,7 +142,7 @@ def _flow(value: object) -> str:
     dump = partial(cast("Any", yaml).safe_dump, value, default_flow_style=True, width=_WIDE)
     text: str = dump(allow_unicode=True, sort_keys=False).removesuffix("\n...\n").strip()
     # a name with a line break would be folded
-    return text if "\n" not in text else str(dump(default_style='"')).strip()
+    return text if len(text.splitlines()) == 1 else str(dump(default_style='"')).strip()
 
 
 def _block(text: str) -> list[str] | None:

@@ -62,3 +62,9 @@ def test_a_result(parsed: dict[str, str] | None) -> None:
     assert "\x1b" not in shown
     assert len(shown) < 2000
     assert "response='yes'" in repr(JobResult("a", response="yes"))
+
+
+def test_results_can_be_in_a_set() -> None:
+    """Equal results are one, whatever their answers hold."""
+    one, other = (JobResult("a", parsed_response={"label": "x"}) for _ in range(2))
+    assert len({one, other, JobResult("b")}) == 2

@@ -23,6 +23,13 @@ def test_a_command_names_the_spec_as_a_shell_takes_it() -> None:
     assert naming(TEXT, None) == TEXT
 
 
+def test_only_the_word_itself_is_replaced() -> None:
+    """A folder may have the word in its name, and a file may begin with a dash."""
+    text = "`batchata status 'a SPEC b'`, or `batchata run SPEC`"
+    expected = "`batchata status 'a SPEC b'`, or `batchata run ./-x.yaml`"
+    assert naming(text, "-x.yaml") == expected
+
+
 @pytest.mark.parametrize("command", ["status", "show", "forget"])
 def test_a_folder_is_named_by_commands_that_take_one(tmp_path: Path, command: str) -> None:
     """Others would refuse it, so that they go on to name a SPEC that nobody told."""

@@ -64,6 +64,7 @@ def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return code_digest(load(names[1], MODELS.replace(old, new)).Label)
 
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    of.load = load
     return of
 
 
@@ -80,6 +81,58 @@ def test_what_decides_on_an_answer_changes_it(digest: Any, old: str, new: str) -
     """Fields, nested models, validators of other files, and what these use."""
     assert digest() is not None
     assert digest(old, new) != digest()
+
+
+IMPORT = "from rules_of_a_team import long_enough"
+ALIASED = """
+import rules_of_a_team
+
+def long_enough(value: str) -> str:
+    return rules_of_a_team.long_enough(value)
+"""
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"try:\n    {IMPORT}\nexcept ImportError:\n    pass",
+        f"if True:\n    {IMPORT}",
+        "from rules_of_a_team import *",
+        ALIASED,
+        f"def long_enough(value: str) -> str:\n    {IMPORT} as found\n    return found(value)",
+    ],
+)
+def test_a_rule_counts_however_it_is_imported(digest: Any, written: str) -> None:
+    """Under a condition, with all others, or where it is used."""
+    before = digest(IMPORT, written)
+    assert before is not None
+    load = digest.load
+    load("rules_of_a_team", RULES.replace("LEAST = 3", "LEAST = 4"))
+    changed = code_digest(load("models_of_a_team", MODELS.replace(IMPORT, written)).Label)
+    assert changed not in (None, before)
+
+
+@pytest.mark.parametrize(
+    "filled",
+    ["KNOWN.add({})", "KNOWN[{}] = 1", "for n in ({},):\n    KNOWN.add(n)", "KNOWN.x = {}"],
+)
+def test_what_fills_a_constant_counts(digest: Any, filled: str) -> None:
+    """A set of words may be filled after it was made."""
+    made = "class Words(dict):\n    add = dict.get\n\nKNOWN = Words()\n"
+
+    def of(value: int) -> str | None:
+        rules = RULES.replace("LEAST = 3", made + filled.format(value))
+        digest.load("rules_of_a_team", rules.replace("< LEAST", "< len(KNOWN)"))
+        return code_digest(digest.load("models_of_a_team", MODELS).Label)
+
+    assert of(1) == of(1) is not None
+    assert of(1) != of(2)
+
+
+def test_code_that_is_too_deep_to_compare_ends_no_run(digest: Any) -> None:
+    """An expression of hundreds of parts, which Python's own tools cannot write."""
+    deep = f"LEAST = {' + '.join(['1'] * 900)}"
+    assert digest("LEAST = 3", deep) == digest("LEAST = 3", deep)
 
 
 @pytest.mark.parametrize(

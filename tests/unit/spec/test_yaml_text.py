@@ -26,7 +26,9 @@ MISREAD = [
     ("key", "1_000", "`1_000` is read as a number by YAML"),
     ("key", "2026-01-01", "`2026-01-01` is read as a date by YAML"),
     ("key", "", "it is empty"),
-    ("key", "[id, off]", "`key.1`: must be a text (`off` is read as false by YAML"),
+    ("key", "[id, off]", "`off` is read as false by YAML; write that, or put it in quotes."),
+    ("response_schema", "{properties: {a: {enum: [NO, SE]}}}", "`NO` is read as false by YAML"),
+    ("params", "!!bool maybe", "`maybe` is no value"),
     ("time_limit", "1:30", "`1:30` is read as 90 by YAML"),
     ("max_tokens", "010", "`010` is read as 8 by YAML"),
     ("name", "2026-13-45", "`2026-13-45` is no value"),
@@ -108,3 +110,20 @@ def test_a_value_of_the_command_line_has_no_line(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=rf"^{path}: `limit`: must be at least 1"):
         load_spec(path, ["limit=0"])
     assert refused(tmp_path, lines[:-1]) == ": the key `output` is missing; add it."
+
+
+BOMB = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([f"params: {'[' * 3000}{']' * 3000}"], "it is nested too deeply"),
+        (["params: !!map x"], "a value has a tag (`!!…`) that does not fit it"),
+        (['name: "\\U99999999"'], "it has a character that is none"),
+        (["a0: &a0 [x, x]", *BOMB], "its aliases stand for more than 1,000,000 values"),
+    ],
+)
+def test_what_no_spec_can_have_is_refused(lines: list[str], words: str, tmp_path: Path) -> None:
+    """It takes neither the time nor the memory that it asks for, and ends in a sentence."""
+    assert words in refused(tmp_path, lines)
