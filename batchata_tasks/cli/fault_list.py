@@ -26,8 +26,10 @@ _INTRODUCTION = (
 )
 _WHILE_IT_RUNS = (
     "While it runs, GET /_emulator/ledger tells what it accepted and billed (accepted_twice: in "
-    "two batches; billed_twice: it ran twice). A DELETE of /_emulator/faults lifts all faults, a "
-    'POST of {"kind": …} there adds one, and a POST to /_emulator/batches/BATCH/finish ends a '
+    "two batches; billed_twice: it ran twice; both count equal request bodies, so rows with equal "
+    "prompts count, and so do rows of two datasets). A DELETE of /_emulator/faults lifts all "
+    'faults, a POST of {"kind": …} there adds one, and a POST to '
+    "/_emulator/batches/BATCH/finish ends a "
     "batch, even if it is stuck. For rehearsals, set BATCHATA_UNCLEAR_GRACE=5 BATCHATA_PATIENCE=5 "
     "BATCHATA_CANCEL_GRACE=5 BATCHATA_POLL_INTERVAL=0.5 where the runs are started: their defaults "
     "are 900, 60 and 3600 seconds, and the provider's pace. A batch that never ends is given up "

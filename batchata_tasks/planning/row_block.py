@@ -15,13 +15,23 @@ if TYPE_CHECKING:
 class RowBlock:
     """Rows of a source; `numbers` are those of the rows in it, from 1, and `key` its key columns.
 
-    Columns become Python values when they are first asked for.
+    Rows of a dataset (`landed`) have no order that people see: their numbers count the rows of a
+    file from 0, and errors name them by their keys alone. Columns become Python values when they
+    are first asked for.
     """
 
-    def __init__(self, batch: pa.RecordBatch, numbers: Sequence[int], key: list[str]) -> None:
+    def __init__(
+        self,
+        batch: pa.RecordBatch,
+        numbers: Sequence[int],
+        key: list[str],
+        *,
+        landed: bool = False,
+    ) -> None:
         self.batch = batch
         self.numbers = numbers
         self.key = key
+        self._landed = landed
         self._values: dict[str, list[Any]] = {}
 
     def __len__(self) -> int:
@@ -42,14 +52,17 @@ class RowBlock:
         if len(places) == len(self):
             return self
         batch = self.batch.take(pa.array(places, pa.int64()))
-        return RowBlock(batch, [self.numbers[i] for i in places], self.key)
+        numbers = [self.numbers[i] for i in places]
+        return RowBlock(batch, numbers, self.key, landed=self._landed)
 
     def row(self, place: int) -> dict[str, Any]:
         """Return one row."""
         return {name: self.values(name)[place] for name in self.batch.schema.names}
 
     def namer(self, place: int) -> Callable[[], str]:
-        """Return a function that names a row in an error, by its number and its key."""
+        """Return a function that names a row in an error, by its number (if any) and its key."""
+        if self._landed:
+            return lambda: f"the row with {self.key_of(place)}"
         return lambda: f"row {self.numbers[place]} ({self.key_of(place)})"
 
     def key_of(self, place: int) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.reports.shown_dataset import ShownDataset
 
-_TOLD = ("_error", "_missing_since", "_cost_usd")
+_COST = "_cost_usd"
+_TOLD = ("_error", "_missing_since", _COST)
 _NARROW, _NARROWEST = 16, 10  # characters that a column keeps, also on a terminal of 80 or of 30
 
 
@@ -39,7 +40,8 @@ def rows_table(
     if not rows:
         return "No such rows."
     cells = {
-        name: [_cell(row.get(name)) for row in rows] for name in columns or _named(dataset, rows)
+        name: [_cell(name, row.get(name)) for row in rows]
+        for name in columns or _named(dataset, rows)
     }
     sizes = {name: max(map(cell_len, [name, *texts])) for name, texts in cells.items()}
     left_out = list[str]()
@@ -91,7 +93,7 @@ def _widths(sizes: list[int], width: int) -> list[int]:
     return widths
 
 
-def _cell(value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
     match value:
         case None:
             text = ""
@@ -100,7 +102,8 @@ def _cell(value: Any) -> str:
         case float():
             text = f"{value:g}"
         case Decimal():
-            text = f"{value.normalize():f}"
+            # the cost has twelve decimals, of which most are nearly always zeros
+            text = f"{value.normalize() if name == _COST else value:f}"
         case _:
             text = str(value)
     return " ".join(printable(text).split())

@@ -120,7 +120,7 @@ class _Found:
             for batch in part.iter_batches(READ_ROWS, columns=self._read):
                 numbers = range(first, first + batch.num_rows)
                 first += batch.num_rows
-                rows = RowBlock(batch, numbers, self._dataset.key)
+                rows = RowBlock(batch, numbers, self._dataset.key, landed=True)
                 if only_failed:
                     failed = pc.not_equal(batch.column("_status"), Outcome.SUCCEEDED.value)
                     rows = rows.take(np.flatnonzero(failed).tolist())

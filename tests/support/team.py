@@ -82,7 +82,7 @@ class Team:
 
     def work_in(self, pool: str) -> None:
         """Use a work pool of its own, whose worker runs nobody else's runs."""
-        self.change("prefect.yaml", r"\bname: local\b", f"name: {pool}")
+        self.change("prefect.yaml", r"(pool: &pool )local\b", rf"\g<1>{pool}")
 
     def prefect(self, *words: str) -> str:
         """Run the command `prefect` in the copy; return what it printed."""

@@ -156,8 +156,9 @@ class ControlClient:
         """Return what was accepted and billed; `detail` adds every request content.
 
         A content's `usage` has (input, output) tokens for each of its `custom_ids`, in order.
-        `accepted_twice` and `billed_twice` count contents, `openai.files` lists what is stored,
-        and `foreign` holds the batches of other programs, which nothing else here counts.
+        `accepted_twice` and `billed_twice` count contents, so that rows with equal prompts count as
+        well as a request that was sent twice; `openai.files` lists what is stored, and `foreign`
+        holds the batches of other programs, which nothing else here counts.
         """
         return self._call("GET", "ledger?detail=1" if detail else "ledger")
 

@@ -45,6 +45,9 @@ definitions:
   name: &name {name}   # the spec's own name
   spec: &spec {spec}
   origin: &origin {origin}   # drawn once; a tag that tells these deployments from another project's
+  # A run inherits the API keys and the ledger of the worker that takes it. If a worker of another
+  # team serves this work pool, name one of your own: here, and in the commands that name `local`.
+  pool: &pool local
 
 # Stops if the server has deployments of this name that another project made, and replaces none.
 build:
@@ -63,7 +66,7 @@ deployments:
     entrypoint: batchata_tasks.flows.enrich.enrich
     parameters: {{spec: *spec}}
     work_pool:
-      name: local
+      name: *pool
       job_variables:
         env:
           PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "30"   # seconds; automations.yaml misses them after 90
@@ -77,20 +80,20 @@ deployments:
     description: Tell what a run would send, why, and what it would cost. Sends nothing.
     entrypoint: batchata_tasks.flows.plan.plan
     parameters: {{spec: *spec}}
-    work_pool: {{name: local}}
+    work_pool: {{name: *pool}}
     tags: [batchata, *origin]
 
   - name: *name
     description: Cancel the open batches of the spec and land what ran.
     entrypoint: batchata_tasks.flows.cancel.cancel
     parameters: {{spec: *spec}}
-    work_pool: {{name: local}}
+    work_pool: {{name: *pool}}
     tags: [batchata, *origin]
 
   - name: *name
     description: Compare the providers' batches with the ledger, and adopt ours.
     entrypoint: batchata_tasks.flows.reconcile.reconcile
-    work_pool: {{name: local}}
+    work_pool: {{name: *pool}}
     tags: [batchata, *origin]
 """
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.operations.draft.facts import look_at
-from batchata_tasks.operations.draft.files import answer_fields, ignored
+from batchata_tasks.operations.draft.files import answer_fields, ignored, prefect_text
 from batchata_tasks.operations.draft.keys import guess_key
 from batchata_tasks.operations.draft.writing import Draft, default_name, write
 from batchata_tasks.planning.hints import literal
@@ -103,3 +104,11 @@ def test_all_files_or_none(tmp_path: Path) -> None:
         write(Draft("a", {"a": "ours", "b": "ours"}), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
     assert Path(tmp_path / "b").read_text() == "theirs"
+
+
+def test_one_line_names_the_work_pool() -> None:
+    """A team takes a pool of its own for all deployments of a spec by changing one line."""
+    drafted = prefect_text("tickets", "tickets.yaml", "prefect.yaml")
+    ours = drafted.replace("pool: &pool local\n", "pool: &pool analytics\n")
+    pools = [one["work_pool"]["name"] for one in yaml.safe_load(ours)["deployments"]]
+    assert pools == ["analytics"] * 4

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from decimal import Decimal
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.reports.one_row import one_row
+from batchata_tasks.reports.rows import rows_table
 from batchata_tasks.reports.selected_rows import Selection, dataset_rows
 from tests.support.table import APIS, Table
 
@@ -67,8 +71,19 @@ def test_a_condition_over_the_dataset(one: Table) -> None:
     assert ids(one, where="note == 'none of them'") == []
     with pytest.raises(SpecError, match=r"^--where: .* dataset has no such column; did you mean"):
         ids(one, where="_statis == 'refused'")
-    with pytest.raises(SourceError, match=r"^--where: the expression fails on row"):
+    # by its key alone: a dataset's rows have no numbers that anybody sees
+    with pytest.raises(
+        SourceError, match=r"^--where: the expression fails on the row with id='k\d+': '>' not"
+    ):
         ids(one, where="note > 3")
+
+
+def test_a_decimal_keeps_its_scale(one: Table) -> None:
+    """72.70 is printed as such, as it is for one row and in prompts; a cost has no zeros behind."""
+    row = {"id": "k0", "total": Decimal("72.70"), "_cost_usd": Decimal("0.000073000000")}
+    console = Console(file=(screen := StringIO()), width=80)
+    console.print(rows_table(one.spec(), [row], 80, list(row)))
+    assert screen.getvalue().split() == [*row, "k0", "72.70", "0.000073"]
 
 
 def test_columns_are_chosen_by_name(one: Table) -> None:
