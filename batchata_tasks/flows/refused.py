@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from prefect.logging import get_logger
 from prefect.states import Failed
 
 from batchata_tasks.common.commands import naming
+from batchata_tasks.common.errors import InputError
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+    from logging import LogRecord
 
-    from batchata_tasks.common.errors import InputError
+    from prefect.client.schemas.objects import State
 
 
 def refused(error: InputError, spec: object = None) -> State[Any]:
     """Return the state of a run of a spec (or its path) that was refused before it sent anything.
 
-    Raised, the error would be a traceback in the worker's log. Whoever called the flow gets it
-    raised as it is.
+    Raised by the flow, the error would be a traceback in the worker's log. Whoever called the flow
+    gets it raised as it is: so does Prefect's engine in a worker's process, which logs it then.
     """
+    get_logger("prefect.flow_runs").addFilter(_tells_more)  # once, however often it is added
     return Failed(message=naming(str(error), path_of(spec)), data=error)
+
+
+def _tells_more(record: LogRecord) -> bool:
+    """Whether a record is more than the traceback of a refusal, which the state tells."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], InputError)
 
 
 def path_of(spec: object) -> str | None:

@@ -115,7 +115,7 @@ def _forgotten(dataset: HeldFolder, words: KeyWords) -> Forgotten:
     # a job that was never sent is in no row
     files = drop_jobs(held.folder, values[JOB_ID]) if table.key == [JOB_ID] else 0
     if not rows and not chunks and not files:  # nothing was changed
-        show = f"`batchata show {held.folder.word}`"
+        show = f"`batchata show {dataset.word}`"
         message = f"--key: the dataset has no row with {named}; {show} prints rows that there are."
         raise SpecError(message)
     files += sum(drop_texts(held, chunk_id, places) for chunk_id, places in chunks)

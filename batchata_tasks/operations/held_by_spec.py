@@ -41,6 +41,11 @@ class HeldBySpec(HeldFolder):
         "`where`"
     )
 
+    @property
+    def word(self) -> str:
+        """See HeldFolder; the path of the spec is known to the command alone."""
+        return "SPEC"
+
 
 @contextmanager
 def held_by_spec(

@@ -61,6 +61,11 @@ class HeldFolder:
         "there"
     )
 
+    @property
+    def word(self) -> str:
+        """How commands that people are told name the dataset."""
+        return self.held.folder.word
+
     def begin(self) -> None:
         """Prepare the dataset for being changed; no row changes by that.
 

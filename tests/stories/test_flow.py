@@ -421,6 +421,30 @@ def test_a_wrong_parameter_is_a_sentence(
     assert "Traceback" not in done.stderr
 
 
+IN_A_WORKER = """
+import os, sys
+from prefect.client.orchestration import get_client
+from batchata_tasks.flows.enrich import enrich
+parameters = {"spec": "spec.yaml", "overrides": {"limt": 20}}
+with get_client(sync_client=True) as client:
+    flow_run = client.create_flow_run(enrich, parameters=parameters)
+os.environ["PREFECT__FLOW_RUN_ID"] = str(flow_run.id)
+engine = [sys.executable, "-m", "prefect.flow_engine", "batchata_tasks.flows.enrich.enrich"]
+os.execv(sys.executable, engine)
+"""
+
+
+def test_a_wrong_override_is_a_sentence_in_a_workers_log(server: Server, table: Table) -> None:
+    """A worker starts the flow by Prefect's engine, which logs what a flow raises."""
+    write_spec(table, {})
+    done = python(IN_A_WORKER, cwd=table.folder, env=command_env(server, table))
+    state = server.last_flow_run()["state"]
+    said = "spec: unknown key `limt`; did you mean `limit`?"
+    assert (state["type"], state["message"]) == ("FAILED", said)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
     """Its result and its artifact list the known batches and those that nobody owns."""
     table.run()

@@ -185,7 +185,8 @@ def test_the_command_forgets_one_key(table: Table) -> None:
     spec.write_text(table.spec().model_dump_json(exclude_unset=True))
     done = CliRunner().invoke(app, ["forget", str(spec), "--key", "nobody"])
     assert done.exit_code == 2
-    assert "the dataset has no row with id='nobody'" in " ".join(done.output.split())
+    said = " ".join(done.output.split())
+    assert f"the dataset has no row with id='nobody'; `batchata show {spec}` prints" in said
     assert len(table.rows()) == 6
     done = CliRunner().invoke(app, ["forget", str(spec), "--key", KEY])
     assert done.exit_code == 0, done.output
