@@ -4,60 +4,70 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.cli import temporary_server
 from batchata_tasks.cli.console import print_stopped, watched
 from batchata_tasks.cli.interrupts import INTERRUPTED
+from batchata_tasks.common.errors import BatchataError
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.runner import Runner
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
-_SOON = 0.05
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SOON = 0.05  # seconds
+_AT_MOST = 2.0  # seconds that Ctrl-C waits for the ledger
 
 
 def _leave_at_signals(progress: Progress) -> None:
     """Let Ctrl-C, or a signal to terminate, end the process and Prefect's temporary server at once.
 
-    Prefect ends that server at a normal exit alone; left alive, it would keep the output open.
-    Ctrl-C reaches the server too, and a flow run without its server takes minutes to give up.
-    Nothing is lost: the ledger and the dataset can cope with a kill at any moment.
+    Left alive, the server would keep the output open. Ctrl-C reaches it too, and a flow run without
+    its server takes minutes to give up. Nothing is lost: the ledger and the dataset can cope with a
+    kill at any moment.
     """
 
     def leave(number: int, _frame: object) -> None:
-        if not _kill_temporary_server():
+        if not temporary_server.kill():
             threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
             return
+        for one in _SIGNALS:
+            signal.signal(one, signal.SIG_IGN)  # it takes _AT_MOST until the end
         try:
             progress.close()
             print_stopped(sent=progress.sent)
+            _give_back(progress)
         finally:
             if number != signal.SIGINT:  # whoever sent it expects a death by it
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             os._exit(INTERRUPTED)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, leave)
+    for one in _SIGNALS:
+        signal.signal(one, leave)
 
 
-def _kill_temporary_server() -> bool:
-    """Kill Prefect's temporary server, if there is one; False if it is being started right now."""
-    # nothing is imported in a handler, and an import may be half-way: then there is no server yet
-    module = sys.modules.get("prefect.server.api.server")
-    servers = getattr(module, "SubprocessASGIServer", None)
-    if servers is None:
-        return True
-    server = servers()  # the only one
-    if server.server_process is None:
-        return not server.running
-    # at once, so that it does not print how its own shutdown went
-    server.server_process.kill()
-    return True
+def _give_back(progress: Progress) -> None:
+    """Give the run's dataset back, if that takes no long wait.
+
+    Without it, the next start takes the dataset over from a process that was lost. It is done in a
+    thread, since the one that the signal interrupted may hold a lock of the ledger.
+    """
+    if (handle := progress.handle) is None:
+        return
+
+    def give_back() -> None:
+        with suppress(BatchataError):
+            handle.give_back()
+
+    thread = threading.Thread(target=give_back, name="give back", daemon=True)
+    thread.start()
+    thread.join(_AT_MOST)
 
 
 def run_spec(
@@ -98,8 +108,13 @@ def _prefect(progress: Progress) -> Runner:
     if os.environ.get("PREFECT_API_URL") or settings.get_current_settings().api.url:
         return prefect_runner()
     _leave_at_signals(progress)
-    # again in the flow run: Prefect's own handler would first report to a server that may be gone
-    return prefect_runner(begun=lambda: _leave_at_signals(progress))
+
+    def begun() -> None:
+        temporary_server.end_with_this_process()
+        # again: Prefect's own handler would first report to a server that may be gone
+        _leave_at_signals(progress)
+
+    return prefect_runner(begun)
 
 
 def quiet_prefect() -> None:

@@ -8,14 +8,14 @@ from batchata_tasks.execution.snapshot import snapshot
 from batchata_tasks.progress.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.execution.held_dataset import OwnDataset
     from batchata_tasks.execution.run_context import RunContext
 
 
 class LiveRun:
     """See RunHandle. It is made first, so a run can be stopped from its first second."""
 
-    def __init__(self, held: HeldDataset) -> None:
+    def __init__(self, held: OwnDataset) -> None:
         self._held = held
         self._context: RunContext | None = None
 
@@ -36,3 +36,7 @@ class LiveRun:
     def abandon(self) -> None:
         """See RunHandle."""
         self._held.stop.set()
+
+    def give_back(self) -> None:
+        """See RunHandle."""
+        self._held.give_back()

@@ -96,13 +96,27 @@ class OwnDataset(HeldDataset):
 
     held_until: float = 0.0  # by `awake_clock`; until then nobody else can hold the dataset
     lost: LeaseError | None = None
+    keeper: threading.Thread | None = None  # renews it
+    given_back: bool = False
+
+    def give_back(self) -> None:
+        """Give the lease back, and send nothing from now on.
+
+        A call that nobody waits for any more may still come to the point of sending.
+        """
+        self.stop.set()
+        self.given_back = True
+        if self.keeper is not None:
+            self.keeper.join()  # it may be renewing the lease
+        if self.lost is None:
+            self.ledger.release_lease(self.lease)
 
     def require_own(self) -> None:
         """See HeldDataset."""
 
     def require_lease(self) -> None:
         """See HeldDataset."""
-        require_unexpired(self.held_until)
+        require_unexpired(float("-inf") if self.given_back else self.held_until)
 
     def raise_if_left(self) -> None:
         """See HeldDataset."""
@@ -172,20 +186,15 @@ def hold_dataset(
 @contextmanager
 def _kept(held: OwnDataset) -> Generator[None, None, None]:
     """Renew a dataset's lease until the block ends, and give it back then, whatever happened."""
-    keeper = threading.Thread(target=_keep_lease, args=(held,), name="lease", daemon=True)
-    keeper.start()
+    held.keeper = threading.Thread(target=_keep_lease, args=(held,), name="lease", daemon=True)
+    held.keeper.start()
     try:
         yield
     except Exception as error:
         _blame_lost_lease(held, error)
         raise
     finally:
-        held.stop.set()
-        keeper.join()
-        # a call that nobody waited for any more may still come to the point of sending
-        held.held_until = 0.0
-        if held.lost is None:
-            held.ledger.release_lease(held.lease)
+        held.give_back()
         with suppress(OSError):  # of a disk that is read-only by now
             held.folder.landing_lock(held.lease.fence).unlink(missing_ok=True)
 

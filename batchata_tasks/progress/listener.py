@@ -35,16 +35,25 @@ class RunHandle(Protocol):
         """Leave the run as if this process had died: the next run carries on."""
         ...
 
+    def give_back(self) -> None:
+        """Leave the run and give its dataset back, in a process that ends at once.
+
+        Raises:
+            LedgerError: the ledger cannot be written to.
+        """
+        ...
+
 
 class Progress(Protocol):
     """Listens to a run while it works; it is called from several threads.
 
     `receipt` is None until the run has ended by itself. `sent` says whether one of its batches was
-    sent, or may have been.
+    sent, or may have been. `handle` is that of the run which is followed, if there is one.
     """
 
     receipt: dict[str, Any] | None
     sent: bool
+    handle: RunHandle | None
 
     def follow(self, handle: RunHandle | None) -> None:
         """Follow a run from now on, or, given None, stop: the run is about to end."""

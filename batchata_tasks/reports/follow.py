@@ -86,6 +86,9 @@ class _Run:
     def abandon(self) -> None:
         """Do nothing."""
 
+    def give_back(self) -> None:
+        """Do nothing."""
+
 
 def follow(spec: ShownDataset, settings: Settings, progress: Progress) -> Followed:
     """Show the open run of a dataset until it ends.

@@ -313,7 +313,7 @@ def test_prefects_temporary_server_ends_with_the_run(
 ) -> None:
     """A supervisor signals the process alone: the server must not live on with its output.
 
-    The run ends at once, as the signal wants, with the sentence.
+    The run ends at once, as the signal wants, with the sentence, and gives its dataset back.
     """
     give_database(prefect_database, tmp_path / "prefect")
     table = Table(tmp_path, emulator, "anthropic", rows=3)
@@ -322,7 +322,7 @@ def test_prefects_temporary_server_ends_with_the_run(
     env = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": ""}
     with open_batches(emulator), start("run", "spec.json", cwd=tmp_path, env=env) as run:
         until(lambda: books(emulator) == [3])
-        (server,) = psutil.Process(run.pid).children()
+        server = server_of(run.pid)
         run.send_signal(number)
         expected = 130 if number == signal.SIGINT else -number
         assert run.wait().returncode == expected, run.stderr
@@ -330,6 +330,34 @@ def test_prefects_temporary_server_ends_with_the_run(
         assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
     assert "go on at the provider; the same command lands them." in run.stderr
     assert "Traceback" not in run.stderr
+    with hold_dataset(str(table.output), Settings()) as held:
+        assert held.lease.lost is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux has handles on processes")
+def test_prefects_temporary_server_ends_with_a_killed_run(
+    emulator: Emulator, tmp_path: Path, prefect_database: Path
+) -> None:
+    """No handler of the run sees its kill, and nothing of it lives on."""
+    give_database(prefect_database, tmp_path / "prefect")
+    table = Table(tmp_path, emulator, "anthropic", rows=3)
+    (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
+    env = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": ""}
+    with open_batches(emulator), start("run", "spec.json", cwd=tmp_path, env=env) as run:
+        until(lambda: books(emulator) == [3])
+        children = psutil.Process(run.pid).children()
+        assert server_of(run.pid) in children
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        _, alive = psutil.wait_procs(children, timeout=PATIENCE)
+        assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def server_of(pid: int) -> psutil.Process:
+    """Return the temporary server that a process has started."""
+    (server,) = [one for one in psutil.Process(pid).children() if "uvicorn" in one.cmdline()]
+    return server
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,30 @@
-"""Signals on Prefect's temporary server, at the moments that a run in a test would rarely hit."""
+"""What a command does at Ctrl-C, at moments that a run in a test would rarely hit."""
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any, cast
 
-from batchata_tasks.cli.running import _kill_temporary_server
+from batchata_tasks.cli import running
+from batchata_tasks.progress.listener import silent
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     import pytest
 
-MODULE = "prefect.server.api.server"
 
+def test_ctrl_c_does_not_wait_for_a_ledger_that_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that it interrupted may hold the lock, and would never let go of it."""
+    monkeypatch.setattr(running, "_AT_MOST", 0.01)
+    asked, unlocked = threading.Event(), threading.Event()
 
-def test_a_server_whose_module_is_half_imported_has_not_started(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A signal during Prefect's import ends the run; it does not look for a name in vain."""
-    monkeypatch.setitem(sys.modules, MODULE, ModuleType(MODULE))
-    assert _kill_temporary_server()
+    class Locked:
+        def give_back(self) -> None:
+            asked.set()
+            unlocked.wait()
 
-
-def test_a_server_that_is_being_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its start and the note of its process id nobody could kill it."""
-    module = ModuleType(MODULE)
-    server = SimpleNamespace(server_process=None, running=True)
-    monkeypatch.setattr(module, "SubprocessASGIServer", lambda: server, raising=False)
-    monkeypatch.setitem(sys.modules, MODULE, module)
-    assert not _kill_temporary_server()
-    server.running = False
-    assert _kill_temporary_server()
+    progress, handle = silent(), cast("Any", Locked())
+    progress.handle = handle
+    running._give_back(progress)
+    assert asked.wait(PATIENCE)
+    unlocked.set()

@@ -40,6 +40,19 @@ def test_one_at_a_time(output: str) -> None:
         assert second.lease.fence > first.lease.fence
 
 
+def test_a_dataset_that_is_given_back_is_free_at_once(output: str) -> None:
+    """A process that ends gives it back from another thread: it sends nothing from then on."""
+    with hold_dataset(output, Settings()) as first:
+        first.require_lease()
+        first.give_back()
+        with pytest.raises(LeaseError, match="sends nothing"):
+            first.require_lease()
+        with pytest.raises(InterruptedRunError):
+            first.raise_if_left()
+        with hold_dataset(output, Settings()) as second:
+            assert second.lease.lost is None
+
+
 def test_the_first_run_makes_the_dataset_its_ledgers(output: str, tmp_path: Path) -> None:
     """The folder names its ledger; another ledger is refused, and changes nothing."""
     with hold_dataset(output, Settings()) as held:
