@@ -14,7 +14,7 @@ from batchata_tasks.dataset.renames import Renames, in_order
 from batchata_tasks.execution.renaming import rename_columns
 from batchata_tasks.operations.held_by_spec import held_by_spec
 from batchata_tasks.planning.fingerprint import prompt_part
-from batchata_tasks.planning.renamed import earlier_prompt, landed_parts
+from batchata_tasks.planning.renamed import as_command, earlier_prompt, landed_parts, whole_rename
 from batchata_tasks.planning.row_requests import RequestBuilder
 
 if TYPE_CHECKING:
@@ -30,20 +30,28 @@ _RESERVED = (*OWN_NAMES, *SYSTEM_FIELDS.names)
 
 @dataclass(frozen=True)
 class Renamed:
-    """Columns that have other names now, by their old ones."""
+    """Columns that have other names now, by their old ones.
+
+    `has_new_prompt`: no row was sent with the spec's prompt, under whatever names.
+    """
 
     columns: dict[str, str]
+    has_new_prompt: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"columns": self.columns}
+        return {"columns": self.columns, "has_new_prompt": self.has_new_prompt}
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (label, value)."""
-        return [
+        lines = [
             ("Renamed", f"{old!r} is {new!r} now; no row is sent again for that")
             for old, new in self.columns.items()
         ]
+        if self.has_new_prompt:
+            text = "no row was sent with it yet, so the next run sends all rows again for it"
+            lines.append(("Prompt", text))
+        return lines
 
 
 def rename(
@@ -66,14 +74,14 @@ def rename(
         _require_free(dataset)
         renaming = _Renaming(dataset, spec, names)
         if renaming.is_done():
-            return Renamed(names)
+            return Renamed(names, renaming.has_new_prompt())
         renaming.check()
         prompts = renaming.prompts()
         *first, last = in_order(names, renaming.roles)
         dataset.held.ledger.check_lease(dataset.held.lease)  # right before files change
         rename_columns(dataset.held, [*first, replace(last, prompts=prompts)])
         dataset.begin()  # a deletion that died is finished by the key's new name
-    return Renamed(names)
+    return Renamed(names, renaming.has_new_prompt())
 
 
 def _new_names(columns: Sequence[str]) -> dict[str, str]:
@@ -247,11 +255,15 @@ class _Renaming:
     def prompts(self) -> dict[str, str]:
         """Return the part of today's prompt, and the one of its rows' fingerprints that it has."""
         names = {old: new for old, new in self._names.items() if new in self._used}
-        if not names or not self._landed:
+        if not self._landed or (not names and self._is_landed()):
             return {}
-        earlier = earlier_prompt(self._spec.turns(), names, self._known, self._landed)
-        if earlier is not None:
-            return {self._prompt: earlier}
+        if names:
+            earlier = earlier_prompt(self._spec.turns(), names, self._known, self._landed)
+            if earlier is not None:
+                return {self._prompt: earlier}
+        self._require_whole()
+        if not names:
+            return {}
         under = ", ".join(f"{old!r} in place of {new!r}" for old, new in names.items())
         message = (
             f"--column: with {under} the spec's prompt is not the one that rows were sent with, so "
@@ -259,3 +271,27 @@ class _Renaming:
             "by one command, and make other changes after that."
         )
         raise SpecError(message)
+
+    def _require_whole(self) -> None:
+        """Refuse columns without those that were renamed with them, if the prompt proves these."""
+        known = [name for name, role in self.roles.items() if role is not Role.ANSWER]
+        whole = whole_rename(self._table, self._names, known, self._known, self._landed)
+        if whole is None:
+            return
+        others = [f"{old!r} is {new!r} now" for old, new in whole.items() if old not in self._names]
+        message = (
+            f"--column: in the spec's prompt {', '.join(others)}, too, and without that all rows "
+            f"would be sent again; rename them together: {as_command(whole)}."
+        )
+        raise SpecError(message)
+
+    def has_new_prompt(self) -> bool:
+        """Whether runs send all rows again for the prompt, which none was sent with."""
+        is_renamed = any(name in self._used for name in self._names.values())
+        is_known = not self._landed or is_renamed or self._is_landed()
+        return "prompt" in self._spec.rerun_on and not is_known
+
+    def _is_landed(self) -> bool:
+        """Whether rows were sent with the spec's prompt, whatever its columns were called then."""
+        part = self._known.original_prompt(self._prompt)
+        return any(parts.partition(".")[0] == part for parts in self._landed)

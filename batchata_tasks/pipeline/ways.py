@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.planning.renamed import as_option
+from batchata_tasks.planning.renamed import as_command
 
 if TYPE_CHECKING:
     from batchata_tasks.spec.run import RunSpec
@@ -59,6 +59,6 @@ def renamed_by(spec: RunSpec, names: Mapping[str, str]) -> str:
     if _filler(spec) is _Filler.FRAME:
         return f"{pairs}: under the old name, in frame and prompt, its answers are kept, for free"
     return (
-        f"{pairs}: `batchata rename SPEC {as_option(names)}` keeps the answers to this prompt, for "
-        "free, if it is given before anything is sent"
+        f"{pairs}: {as_command(names)} keeps the answers to this prompt, for free, if it is given "
+        "before anything is sent"
     )

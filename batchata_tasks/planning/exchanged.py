@@ -28,7 +28,7 @@ def values_moved(
     """Whether most of the first rows landed with the values that other columns have now.
 
     `names` has the new names of columns by the old ones, `columns` are all that the dataset knows.
-    Rows in which the columns have equal values tell nothing.
+    Rows in which those that exchanged their names have equal values tell nothing.
     """
     used, key = table.builder.columns_used(), table.spec.key
     wanted = dict.fromkeys((*key, *used, *names.values()))
@@ -38,8 +38,9 @@ def values_moved(
     rows = RowBlock(block.rows.slice(0, _ROWS), block.numbers(0)[:_ROWS], key)
     originals = Renames((*known.all, *in_order(names, columns))).originals(used)
     inputs = inputs_of({originals[name]: rows.values(name) for name in used}, len(rows))
+    exchanged = {old: new for old, new in names.items() if old in names.values()}
     unlike = [
-        any(_differ(rows.values(old)[i], rows.values(new)[i]) for old, new in names.items())
+        any(_differ(rows.values(old)[i], rows.values(new)[i]) for old, new in exchanged.items())
         for i in range(len(rows))
     ]
     digests = key_digests(keys_of(table.source.stored(rows.batch.select(key)), key))
@@ -48,7 +49,8 @@ def values_moved(
         for digest, one, tells in zip(digests, inputs, unlike, strict=True)
         if tells
     }
-    landed = _landed_inputs(table, expected)
+    old_names = {new: old for old, new in names.items()}
+    landed = _landed_inputs(table, [old_names.get(name, name) for name in key], expected)
     same = sum(expected[digest] == one for digest, one in landed.items())
     return 2 * same > len(landed)
 
@@ -58,9 +60,14 @@ def _differ(one: object, other: object) -> bool:
     return one != other and not (one != one and other != other)  # noqa: PLR0124 - only nan is so
 
 
-def _landed_inputs(table: PreparedTable, wanted: Mapping[bytes, str]) -> dict[bytes, str]:
-    """Return the inputs with which rows of some keys (digests) landed."""
-    found, key = dict[bytes, str](), table.spec.key
+def _landed_inputs(
+    table: PreparedTable, key: list[str], wanted: Mapping[bytes, str]
+) -> dict[bytes, str]:
+    """Return the inputs with which rows of some keys (digests) landed.
+
+    `key` are the names of its columns in the dataset.
+    """
+    found = dict[bytes, str]()
     for _, batch in table.dataset.rows([*key, "_fingerprint"]):
         prints = batch.column("_fingerprint").to_pylist()
         for digest, text in zip(key_digests(keys_of(batch, key)), prints, strict=True):

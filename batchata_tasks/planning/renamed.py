@@ -41,28 +41,49 @@ def note_renamed(table: PreparedTable, folder: DatasetFolder, summary: PlanSumma
         return
     declared = DeclaredSchema.read(folder) or DeclaredSchema()
     known = [column.name for column in declared.columns if column.role is not Role.ANSWER]
-    landed, renames = landed_parts(table.dataset), Renames.read(folder)
-    for names in islice(_likely_renames(table, known), _MOST):
-        if _is_prompt_of(table, names, renames, landed):
-            exchanged = bool(names.keys() & set(names.values()))
-            if not exchanged or values_moved(table, names, renames, known):
-                summary.renamed = names
-                return
+    landed = landed_parts(table.dataset)
+    summary.renamed = whole_rename(table, {}, known, Renames.read(folder), landed) or {}
 
 
-def _likely_renames(table: PreparedTable, known: list[str]) -> Iterator[dict[str, str]]:
-    """Yield what may have been renamed: new names by the old ones.
+def whole_rename(
+    table: PreparedTable,
+    names: Mapping[str, str],
+    known: Sequence[str],
+    renames: Renames,
+    landed: set[str],
+) -> dict[str, str] | None:
+    """Return columns that were renamed, and with them those by which the prompt is a landed one.
 
-    The columns that templates use and are new may be those that are gone. If none is new, two may
-    have exchanged their names.
+    `names` has the new names of some by the old ones, `known` are all columns of the source that
+    the dataset knows, `landed` is what `landed_parts` returns. None if rows were sent with no such
+    prompt, for this model and schema.
+    """
+    for more in islice(_likely_renames(table, names, known), _MOST):
+        whole = {**names, **more}
+        if _is_prompt_of(table, whole, renames, landed):
+            is_exchange = bool(more.keys() & set(more.values()))
+            if not is_exchange or values_moved(table, whole, renames, known):
+                return whole
+    return None
+
+
+def _likely_renames(
+    table: PreparedTable, names: Mapping[str, str], known: Sequence[str]
+) -> Iterator[dict[str, str]]:
+    """Yield what may have been renamed besides `names`: new names by the old ones.
+
+    The columns that templates use and are new may be those that are gone. If none is new, there may
+    be no others, or two have exchanged their names.
     """
     source, used = table.source.names(), table.builder.columns_used()
-    gone = [name for name in known if name not in source]
-    if new := [name for name in used if name not in known]:
-        for old in permutations(gone, len(new)):
-            yield dict(zip(old, new, strict=True))
+    gone = [name for name in known if name not in source and name not in names]
+    new = [name for name in used if name not in known and name not in names.values()]
+    for old in permutations(gone, len(new)):
+        yield dict(zip(old, new, strict=True))
+    if new:
         return
-    there = [name for name in known if name in source and name not in table.spec.key]
+    told = (*names, *names.values(), *table.spec.key)
+    there = [name for name in known if name in source and name not in told]
     for one, other in combinations(there, 2):
         if one in used or other in used:
             yield {one: other, other: one}
@@ -101,15 +122,9 @@ def require_known_key(table: PreparedTable, folder: DatasetFolder) -> None:
     if not new or len(new) != len(gone):
         return  # who reads the dataset refuses a key that it does not have
     names = dict(zip(gone, new, strict=True))
-    landed, renames = landed_parts(table.dataset), Renames.read(folder)
-    others = [name for name in known if name not in (*gone, *source)]
-    unknown = [name for name in table.builder.columns_used() if name not in (*known, *new)]
-    for old in islice(permutations(others, len(unknown)), _MOST):
-        more = {**names, **dict(zip(old, unknown, strict=True))}
-        if _is_prompt_of(table, more, renames, landed):
-            names = more
-            break
-    way = f"give `batchata rename SPEC {as_option(names)}`, which is free"
+    landed = landed_parts(table.dataset)
+    names = whole_rename(table, names, known, Renames.read(folder), landed) or names
+    way = f"give {as_command(names)}, which is free"
     if isinstance(table.spec, EnrichmentSpec) and isinstance(table.spec.source, FrameSource):
         way = f"call it {gone[0]!r} again, in frame and call"
     message = (
@@ -140,10 +155,11 @@ def earlier_prompt(
     return next((part for part in parts if part in prompts), None)
 
 
-def as_option(names: Mapping[str, str]) -> str:
-    """Return renamed columns as the command line of `batchata rename` has them."""
+def as_command(names: Mapping[str, str]) -> str:
+    """Return the command by which columns are renamed: new names by the old ones."""
     plain = not any("=" in name for pair in names.items() for name in pair)
     words = [f"{old}={new}" for old, new in names.items()]
     if not plain:
         words = [orjson.dumps(dict(names)).decode()]
-    return " ".join(f"--column {shlex.quote(word)}" for word in words)
+    columns = " ".join(f"--column {shlex.quote(word)}" for word in words)
+    return f"`batchata rename SPEC {columns}`"

@@ -331,11 +331,12 @@ def test_columns_that_were_renamed_together_are_told_together(table: Renamable) 
     for column, name in NEW.items():
         table.call(column, name)
     new = "{{ body }} and {{ row['remark'] }}"
-    with pytest.raises(SpecError, match="rename all of these columns by one command"):
+    whole = "rename them together: .* --column text=body --column note=remark`"
+    with pytest.raises(SpecError, match=whole):
         rename(table.spec(prompt=new), ["id=ticket", "text=body"], Settings())
     columns = [f"{column}={name}" for column, name in NEW.items()]
     done = rename(table.spec(prompt=new), columns, Settings())
-    assert done.to_json() == {"columns": NEW}
+    assert done.to_json() == {"columns": NEW, "has_new_prompt": False}
     assert table.rows() == table.under(NEW, before)
     assert table.run(prompt=new).plan["requests"] == 0
     assert sent(table) == ROWS
@@ -692,6 +693,51 @@ def test_a_prompt_that_changed_in_more_than_the_name_is_refused(table: Renamable
     table.call("text", "body")
     with pytest.raises(SpecError, match="is not the one that rows were sent with"):
         rename(table.spec(prompt="Please label: {{ body }}"), ["text=body"], Settings())
+
+
+@pytest.mark.parametrize("alone", ["id", "note"])
+def test_a_rename_without_that_of_the_prompt_is_refused(table: Renamable, alone: str) -> None:
+    """The whole command is proposed, which keeps all answers: half of it would send all rows."""
+    table.run()
+    for column in (alone, "text"):
+        table.call(column, NEW[column])
+    whole = f"`batchata rename SPEC --column {alone}={NEW[alone]} --column text=body`"
+    with pytest.raises(SpecError, match=f"'text' is 'body' now, too.*: {whole}"):
+        renamed(table, f"{alone}={NEW[alone]}")
+    assert not DatasetFolder(str(table.output)).renames.exists()
+    renamed(table, f"{alone}={NEW[alone]}", "text=body")
+    assert table.run().plan["requests"] == 0
+    assert sent(table) == ROWS
+
+
+def test_a_key_renamed_beside_exchanged_names_is_told_with_them(table: Renamable) -> None:
+    """Their values prove it, though the dataset has the key under its old name still."""
+    table.run(prompt="{{ text }}")
+    table.names |= {"text": "note", "note": "text"}
+    table.call("id", "ticket")
+    spec = table.spec(prompt="{{ note }}")
+    whole = "--column id=ticket --column note=text --column text=note`"
+    with pytest.raises(SpecError, match=whole):
+        preview(spec, Settings())
+    with pytest.raises(SpecError, match=whole):
+        rename(spec, ["id=ticket"], Settings())
+    rename(spec, ["id=ticket", "text=note", "note=text"], Settings())
+    assert table.run(prompt="{{ note }}").plan["requests"] == 0
+    assert sent(table) == ROWS
+
+
+def test_a_rename_beside_a_new_prompt_says_so(table: Renamable) -> None:
+    """Its rows are sent for the prompt whatever columns are called, so nothing is refused."""
+    table.run()
+    table.call("id", "ticket")
+    new: dict[str, Any] = {"prompt": "Please label: {{ text }}"}
+    done = rename(table.spec(**new), ["id=ticket"], Settings())
+    assert done.has_new_prompt
+    assert "sends all rows again" in dict(done.lines())["Prompt"]
+    assert preview(table.spec(**new), Settings()).summary.reasons == {"prompt": ROWS}
+    table.call("note", "remark")
+    never = rename(table.spec(**new, rerun_on=["new"]), ["note=remark"], Settings())
+    assert "Prompt" not in dict(never.lines())
 
 
 def test_rows_on_their_way_are_in_the_way(table: Renamable) -> None:
