@@ -239,9 +239,9 @@ def costs(
         str | None,
         typer.Option(
             help=(
-                "Change the limit of a shared budget first, for all specs, whatever they or "
-                "budgets.yaml state; it holds until all of them state the same new one, or it is "
-                "set anew."
+                "Change the limit of a shared budget first, for all specs and rehearsals, whatever "
+                "they or budgets.yaml state; it holds until all of them state the same new one, or "
+                "it is set anew."
             ),
             metavar="NAME=USD",
         ),

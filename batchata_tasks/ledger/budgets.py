@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 class ChangedBudget(NamedTuple):
     """A budget whose limit was set by hand: its terms before and now, and what they overrule.
 
-    `overruled` are the terms that specs state otherwise.
+    `overruled` are the terms that specs state otherwise. `and_rehearsals`: the budget is of real
+    runs, and that of rehearsals of its name has the limit as well.
     """
 
     before: BudgetTerms
     now: BudgetTerms
     overruled: dict[str, BudgetTerms]
+    and_rehearsals: bool = False
 
 
 class Budgets(Store):
@@ -84,7 +86,7 @@ class Budgets(Store):
 
     @writes
     def set_budget(self, connection: Connection, name: str, limit: int) -> ChangedBudget:
-        """Change the limit of a budget for all specs, whatever limit they state.
+        """Change the limit of a budget for all specs, and for rehearsals, whatever they state.
 
         It holds until all of them state the same new one, or it is set anew. What they state does
         not count until then: none is refused for it, and none hinders another. Nor does a spec that
@@ -104,8 +106,8 @@ class Budgets(Store):
                 "the first run of a spec that names it creates it."
             )
             raise SpecError(message)
-        changes = [_set_limit(connection, budget, limit) for budget in found]
-        return changes[0]
+        changed, *others = [_set_limit(connection, budget, limit) for budget in found]
+        return changed._replace(and_rehearsals=bool(others))
 
     @writes
     def open_budget(self, connection: Connection, name: str, limit: int | None) -> None:
@@ -169,10 +171,10 @@ class Budgets(Store):
         )
 
     @reads
-    def budgets(self, connection: Connection) -> list[BudgetTerms]:
-        """Return all budgets, by name, but those of rehearsals."""
+    def budgets(self, connection: Connection, *, of_rehearsals: bool = False) -> list[BudgetTerms]:
+        """Return all budgets, by name: those of real runs, or those `of_rehearsals`."""
         rows = connection.execute(select(t.budgets).order_by(t.budgets.c.name))
-        return [terms for terms in map(terms_of, rows) if not terms.is_of_rehearsals]
+        return [terms for terms in map(terms_of, rows) if terms.is_of_rehearsals == of_rehearsals]
 
     @reads
     def budget_money(self, connection: Connection, terms: BudgetTerms) -> tuple[int, int]:

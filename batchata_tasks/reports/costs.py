@@ -154,6 +154,7 @@ class Costs:
     groups: list[Group]
     total: Group
     budgets: list[list[Period]]  # the periods of each, the present one first
+    rehearsed: list[list[Period]]  # likewise of budgets of rehearsals, which are in no other sum
     datasets: list[Group]  # of all time
 
     def to_json(self) -> dict[str, Any]:
@@ -164,6 +165,7 @@ class Costs:
             "groups": [group.to_json() for group in self.groups],
             "total": self.total.to_json(),
             "budgets": [_budget_json(periods) for periods in self.budgets],
+            "budgets_of_rehearsals": [_budget_json(periods) for periods in self.rehearsed],
             "datasets": [group.dataset_json() for group in self.datasets],
         }
 
@@ -171,7 +173,7 @@ class Costs:
 def _budget_json(periods: list[Period]) -> dict[str, Any]:
     present, terms = periods[0], periods[0].terms
     facts = {
-        "name": terms.name,
+        "name": terms.plain_name,
         "period": terms.period,
         "timezone": terms.timezone,
         "limit_usd": exact(terms.limit),
@@ -216,6 +218,10 @@ def change_budget(text: str, settings: Settings) -> str:
         changed = ledger.set_budget(name, limit)
     before, now = changed.before, changed.now
     done = f"budget {now.label!r}: {now.in_words()} from now on; it was {before.in_words()}."
+    if now.is_of_rehearsals:
+        done += f" It is of rehearsals alone: no real run has named {name!r} yet."
+    elif changed.and_rehearsals:
+        done += " That of its rehearsals has the same limit."
     if not changed.overruled:
         return f"{done} It holds {_UNTIL}."
     # a file is told once, whatever number of specs name it
@@ -238,7 +244,13 @@ def gather(by: str, since: datetime, settings: Settings) -> Costs:
     start = int(since.timestamp()) * 10**6
     with opened_ledger(settings.ledger_url) as ledger:
         everything = ledger.spending(0)
-        budgets = [_periods(terms, ledger.periods(terms), start) for terms in ledger.budgets()]
+        budgets, rehearsed = (
+            [
+                _periods(terms, ledger.periods(terms), start)
+                for terms in ledger.budgets(of_rehearsals=of_rehearsals)
+            ]
+            for of_rehearsals in (False, True)
+        )
     recent = [spending for spending in everything if spending.at >= start]
     groups, total = _grouped(recent, by), Group("total")
     for spending in recent:
@@ -247,7 +259,8 @@ def gather(by: str, since: datetime, settings: Settings) -> Costs:
     if by != "day":
         groups.sort(key=lambda group: group.totals.settled, reverse=True)
     of_datasets = [spending for spending in everything if spending.dataset is not None]
-    return Costs(by, since, groups, total, budgets, _grouped(of_datasets, "dataset"))
+    datasets = _grouped(of_datasets, "dataset")
+    return Costs(by, since, groups, total, budgets, rehearsed, datasets)
 
 
 def _grouped(spendings: Iterable[Spending], by: str) -> list[Group]:

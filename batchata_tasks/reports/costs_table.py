@@ -32,7 +32,7 @@ Lines = list[list[str]]
 
 
 def print_costs(costs: Costs, out: Console) -> None:
-    """Print the groups and their total, then the shared budgets."""
+    """Print the groups and their total, then the shared budgets, and those of rehearsals."""
     title = f"Costs by {costs.by} since {costs.since.date().isoformat()} (UTC)"
     if not costs.groups:
         print_text(out, f"{title}: nothing was spent; rehearsals are not counted.")
@@ -41,11 +41,16 @@ def print_costs(costs: Costs, out: Console) -> None:
     if costs.total.unpriced:
         unpriced = f"{costs.total.unpriced:,} of the batches"
         print_text(out, f"No price is known for {unpriced}: they are in no sum.")
-    if costs.budgets:
-        print_text(out, "")
-        head = ["Budget", "Period", "Limit", "Spent", "In flight", "Left"]
-        lines = [line for periods in costs.budgets for line in _budget_lines(periods)]
-        _print_table(out, "Shared budgets", [head, *lines])
+    tables = {
+        "Shared budgets": costs.budgets,
+        "Budgets of rehearsals, whose money is made up and in no sum": costs.rehearsed,
+    }
+    for title, budgets in tables.items():
+        if budgets:
+            print_text(out, "")
+            head = ["Budget", "Period", "Limit", "Spent", "In flight", "Left"]
+            lines = [line for periods in budgets for line in _budget_lines(periods)]
+            _print_table(out, title, [head, *lines])
 
 
 def _print_groups(costs: Costs, title: str, out: Console) -> None:
@@ -93,10 +98,10 @@ def _budget_lines(periods: list[Period]) -> Lines:
     terms = present.terms
     when = "in total" if present.first_day is None else f"{terms.period} from {present.first_day}"
     limit, left = dollars(terms.limit), dollars(present.left)
-    first = [terms.name, when, limit, *_spent(present), left]
+    first = [terms.label, when, limit, *_spent(present), left]
     return [
         first,
-        *([terms.name, f"from {period.first_day}", "", *_spent(period), ""] for period in past),
+        *([terms.label, f"from {period.first_day}", "", *_spent(period), ""] for period in past),
     ]
 
 

@@ -194,6 +194,39 @@ def test_nobody_meets_the_name_of_its_budget(table: Table) -> None:
     table.run(name="other", output=f"{table.output}-2", budget=other)
 
 
+def test_costs_show_budgets_of_rehearsals_apart(table: Table, stage: Stage) -> None:
+    """They have a table of their own; a limit that is set is told for which budgets it holds."""
+
+    def setting(limit: str) -> str:
+        words = ["costs", "--by", "budget", "--set-budget", f"night={limit}"]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    receipt = table.run(budget=BUDGET)
+    assert receipt.budget is not None
+    output = setting("2")
+    assert "'night (rehearsals)': $2.00 in total" in output
+    assert "It is of rehearsals alone: no real run has named 'night' yet." in output
+    assert "Shared budgets" not in output
+    assert "Budgets of rehearsals, whose money is made up and in no sum" in output
+    gathered = gather("budget", moment_of(None, None), Settings()).to_json()
+    (rehearsed,) = gathered["budgets_of_rehearsals"]
+    assert (gathered["budgets"], gathered["groups"]) == ([], [])
+    assert (rehearsed["name"], rehearsed["limit_usd"]) == ("night", "2.000000000000")
+    assert rehearsed["spent_usd"] == receipt.budget["spent_usd"]
+    stage.real()
+    table.run(budget={**BUDGET, "limit_usd": 2})
+    output = setting("3")
+    assert "budget 'night': $3.00 in total" in output
+    assert "That of its rehearsals has the same limit." in output
+    gathered = gather("budget", moment_of(None, None), Settings())
+    assert [[p.terms.limit for p in one] for one in (*gathered.budgets, *gathered.rehearsed)] == [
+        [3 * 10**12],
+        [3 * 10**12],
+    ]
+
+
 def test_its_money_counts_for_rehearsals_alone(table: Table, stage: Stage) -> None:
     """No budget, cost or estimate of real runs has it; the limits of rehearsals hold."""
     receipt = table.run(budget=BUDGET)

@@ -230,12 +230,12 @@ def test_the_table_fits_the_terminal(width: int) -> None:
         for name in ("a" * 50, "b")
     ]
     terminal = Console(file=(screen := StringIO()), width=width, force_terminal=True, no_color=True)
-    print_costs(Costs("spec", moment_of(None, None), groups, groups[0], [], []), terminal)
+    print_costs(Costs("spec", moment_of(None, None), groups, groups[0], [], [], []), terminal)
     table = screen.getvalue().splitlines()[1:5]
     assert all(len(line) <= width + line.count("\x1b") * 4 for line in table)
     assert all("$4.57" in line for line in table[1:])
     pipe = Console(file=(piped := StringIO()), width=width)
-    print_costs(Costs("spec", moment_of(None, None), groups, groups[0], [], []), pipe)
+    print_costs(Costs("spec", moment_of(None, None), groups, groups[0], [], [], []), pipe)
     assert "a" * 50 in piped.getvalue()
     assert "Overhead" in piped.getvalue()
 
