@@ -20,6 +20,7 @@ from batchata_tasks.spec.parts import DEFAULT_PILOT
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
+    from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pipeline.one_chunk import ChunkSteps
     from batchata_tasks.pipeline.planning_run import PlanningRun
@@ -51,12 +52,12 @@ def send_pilot(context: PlanningRun, steps: ChunkSteps) -> bool:
     if not rows:
         return False
     unfinished = (*UNFINISHED, ChunkState.PLANNED)
-    chunks = [c for c in _first_chunks(context, rows) if c.kind == ChunkKind.BATCH]
+    chunks = [c for c in first_chunks(context, rows) if c.kind == ChunkKind.BATCH]
     if run_chunks(context, steps, [c for c in chunks if c.state in unfinished]):
         return True
     if context.stop_reason() is None:
         # chunks that were cut on the way have other names by now
-        chunks = _first_chunks(context, rows)
+        chunks = first_chunks(context, rows)
         if any(chunk.state == ChunkState.HELD for chunk in chunks):
             message = (
                 "pilot: rows of it are held, and may have been sent or not; "
@@ -74,7 +75,7 @@ def send_pilot(context: PlanningRun, steps: ChunkSteps) -> bool:
     return False
 
 
-def _first_chunks(context: PlanningRun, rows: int) -> list[Chunk]:
+def first_chunks(context: RunContext, rows: int) -> list[Chunk]:
     """Return the chunks of the first rows of the plan."""
     chunks = context.ledger.chunks(context.run_id)
     return [chunk for chunk in chunks if chunk.round == 1 and chunk.stop <= rows]
@@ -112,8 +113,11 @@ def _judge(context: PlanningRun, totals: dict[str, OutcomeTotals]) -> None:
         f"the pilot held: {pluralize(whole.rows, 'row')}, {sum(unusable.values()):,} without "
         f"a usable answer, {dollars(per_row)} a row"
     )
-    if (expected := _expected_of_rest(context)) is not None:
-        others = f"the other {pluralize(remaining, 'is', 'are')}"
+    unsent, expected = _rest(context)
+    if unsent and expected is not None:
+        others = f"the other {pluralize(unsent, 'is', 'are')}"
+        if unsent != remaining:  # of a run that is carried on, some were sent
+            others = f"the {pluralize(unsent, 'not sent yet is', 'not sent yet are')}"
         text += f"; {others} expected to cost about {dollars(expected)}"
     context.log(f"{text}.")
 
@@ -135,12 +139,11 @@ def _failure(pilot: Pilot, unusable: dict[str, int], rows: int, per_row: int | N
     return None
 
 
-def _expected_of_rest(context: PlanningRun) -> int | None:
-    """Return the likely cost of the rows after the pilot, going by what its rows used."""
+def _rest(context: PlanningRun) -> tuple[int, int | None]:
+    """Return how many rows are not sent yet, and their likely cost, going by what others used."""
     planned = context.ledger.chunks(context.run_id, (ChunkState.PLANNED,))
     chunks = [chunk for chunk in planned if chunk.kind == ChunkKind.BATCH]
     rows, size = sum(chunk.rows for chunk in chunks), sum(chunk.bytes for chunk in chunks)
     (forecast,) = measures(context.ledger, context.table, ())
-    return estimate(
-        forecast.usual, rows, size, forecast.cap, forecast.rates, further_rounds=True
-    ).cost
+    likely = estimate(forecast.usual, rows, size, forecast.cap, forecast.rates, further_rounds=True)
+    return rows, likely.cost

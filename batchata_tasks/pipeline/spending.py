@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import DeclinedError
 from batchata_tasks.common.money import PICO, dollars, total
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd
+from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.forecast import within
+from batchata_tasks.pipeline.pilot import first_chunks
 from batchata_tasks.pipeline.revalidation import valid_by_now
 from batchata_tasks.pipeline.ways import kept_by, renamed_by
 from batchata_tasks.planning.limits import SpendingLimits
@@ -90,7 +91,18 @@ def _spending(run: RunContext, chunks: list[Chunk]) -> str:
         text += f"about {dollars(expected)} expected, at most {dollars(bound)}"
         if is_split:
             text += f", of which the limits leave {dollars(most)}: {_outlook(run, chunks)}"
-    return text if not plan.pilot else f"{text}; {pluralize(plan.pilot, 'row')} first"
+    return text + _pilot_words(run)
+
+
+def _pilot_words(run: RunContext) -> str:
+    """Return the end of the sentence, if a pilot decides on rows: one that held has done so."""
+    pilot = run.plan().pilot
+    chunks = [c for c in first_chunks(run, pilot) if c.kind == ChunkKind.BATCH]
+    if unsent := sum(chunk.rows for chunk in chunks if chunk.state == ChunkState.PLANNED):
+        return f"; {pluralize(unsent, 'row')} first"
+    if any(chunk.state in UNFINISHED for chunk in chunks):
+        return f"; the {pluralize(pilot, 'row')} sent before them decide on that"
+    return ""
 
 
 def _outlook(run: RunContext, chunks: list[Chunk]) -> str:

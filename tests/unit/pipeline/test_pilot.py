@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,8 @@ from batchata_tasks.common.errors import HeldError, SpecError, TransientError
 from batchata_tasks.common.money import pico_from_usd, usd
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.status import runs_remedy
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
 from tests.support.operations import preview, reconcile, runs_overview
@@ -184,6 +187,32 @@ def test_a_killed_pilot_is_carried_on(claude: Table, step: str, start: int, fail
         return
     receipt = claude.run(pilot=STRICT)
     assert (receipt.continued, receipt.exit_code, accepted(claude)) == (True, 0, 12)
+    check(claude)
+
+
+@pytest.mark.parametrize(
+    ("step", "start", "end", "rest"),
+    [
+        ("submit", 0, "; 4 rows first.", "the other 8 are"),
+        ("poll", 0, "; the 4 rows sent before them decide on that.", "the other 8 are"),
+        ("submit", 8, ".", "the 4 not sent yet are"),
+    ],
+    ids=["unsent", "sent", "landed"],
+)
+def test_a_run_that_is_carried_on_tells_what_is_left(
+    claude: Table, step: str, start: int, end: str, rest: str
+) -> None:
+    """Rows go first if the pilot is not sent yet; of those after it, the unsent ones count."""
+    changes: dict[str, Any] = {"pilot": STRICT, "items_per_batch": 4, "max_parallel_batches": 1}
+    stop = stopping_at(step, lambda chunk: chunk.start == start, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run_with(claude, stop, **changes)
+    lines = list[str]()
+    enrich(claude.spec(**changes), progress=LineProgress(lines.append))
+    (before,) = [line for line in lines if line.startswith("about to send")]
+    (held,) = [line for line in lines if line.startswith("the pilot held")]
+    assert re.search(rf"at most \$[\d.]+\d{re.escape(end)}$", before)
+    assert f"; {rest} expected to cost about" in held
     check(claude)
 
 
