@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.text import pluralize, printable
@@ -236,16 +236,26 @@ class KeptAnswers:
         return printable(f"{key}: {problem}")
 
 
-def valid_by_now(table: PreparedTable, summary: PlanSummary) -> int:
-    """Return how many rows have an answer that today's response model takes, though not before.
+class ByNow(NamedTuple):
+    """How many rows' kept answers today's response model takes, though not before, and the reverse.
+
+    `refused` is None if the dataset was not read.
+    """
+
+    taken: int = 0
+    refused: int | None = None
+
+
+def by_now(table: PreparedTable, summary: PlanSummary) -> ByNow:
+    """Return of how many rows a mended response model takes the answers, and no longer takes them.
 
     The dataset is only read if rows of a plan are to be sent again for their answers alone, or were
-    given up. No more rows than these count: others are sent whatever becomes of their answers.
+    given up. No more rows than these are taken: others are sent whatever becomes of their answers.
     Beyond `limit` nobody looked why a row is to be sent, so that all of these may count.
     """
     asked_for = summary.exhausted
     asked_for += sum(summary.reasons.get(reason, 0) for reason in ("schema", "failed"))
     if not asked_for or table.answers.own:
-        return 0
+        return ByNow()
     report, _ = KeptAnswers(table.dataset, table.answers).look()
-    return min(report.gained, asked_for + summary.over_limit)
+    return ByNow(min(report.gained, asked_for + summary.over_limit), report.no_longer_valid)

@@ -10,7 +10,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.forecast import within
 from batchata_tasks.pipeline.pilot import first_chunks
-from batchata_tasks.pipeline.revalidation import valid_by_now
+from batchata_tasks.pipeline.revalidation import by_now
 from batchata_tasks.pipeline.ways import kept_by, renamed_by
 from batchata_tasks.planning.limits import SpendingLimits
 
@@ -58,7 +58,7 @@ def announce(run: PlanningRun) -> None:
 def _free_ways(run: PlanningRun) -> Iterator[str]:
     """Yield sentences on what keeps answers for free that the run would pay for again."""
     # each night some row may have failed: only another model is worth a pass over the dataset
-    if "schema" in run.plan().reasons and (rows := valid_by_now(run.table, run.plan())):
+    if "schema" in run.plan().reasons and (rows := by_now(run.table, run.plan()).taken):
         answers = pluralize(rows, "row of the dataset has", "rows of the dataset have")
         yield (
             f"{answers} an answer that today's response model takes: stop now, and "

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.planning.renamed import as_command
 
 if TYPE_CHECKING:
@@ -36,12 +37,24 @@ def kept_by(spec: RunSpec) -> str:
     return f"`batchata_tasks.revalidate({spec.output!r}, response_model)`"
 
 
-def code_changed_words(spec: RunSpec) -> str:
-    """Return the sentence about a response model whose code has changed."""
-    return (
-        "the code of the response model has changed since answers were checked by it: "
-        f"{kept_by(spec)} reads them again, for free, and tells which it no longer takes"
-    )
+def code_changed_words(spec: RunSpec, taken: int = 0, refused: int = 0) -> str:
+    """Return the sentence about a response model whose code has changed.
+
+    Of `taken` rows it is known that it takes their answers now, of `refused` that it no longer
+    does.
+    """
+    changed = "the code of the response model has changed since answers were checked by it"
+    counts = [(taken, "that it takes by now"), (refused, "that it no longer takes")]
+    known = [
+        f"{pluralize(rows, 'row has', 'rows have')} an answer {which}"
+        for rows, which in counts
+        if rows
+    ]
+    if not known:
+        how = "reads them again, for free, and tells which it no longer takes"
+        return f"{changed}: {kept_by(spec)} {how}"
+    how = "reads all again, for free, and keeps those that it takes"
+    return f"{changed}: {', and '.join(known)}; {kept_by(spec)} {how}"
 
 
 def retried_by(spec: RunSpec | Mapping[str, Any]) -> str:

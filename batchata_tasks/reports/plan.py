@@ -28,7 +28,7 @@ from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.refresh import going_on, going_on_words
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import what_lacks
-from batchata_tasks.pipeline.revalidation import is_to_be_read, valid_by_now
+from batchata_tasks.pipeline.revalidation import by_now, is_to_be_read
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.fingerprint import schema_part_of
@@ -93,7 +93,7 @@ def preview(
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run, stop = _open_run(ready, ledger, dataset_id)
         ways = _in_the_way(ready, ledger, dataset_id, unfinished, options)
-        valid = valid_by_now(ready.table, summary)
+        answers = by_now(ready.table, summary)
     return Preview(
         spec=spec,
         summary=summary,
@@ -101,7 +101,8 @@ def preview(
         limits=limits,
         stopped=_stopped(ready, open_run, options),
         in_the_way=(*_unset_keys(ready), *ways),
-        valid_by_now=valid,
+        valid_by_now=answers.taken,
+        no_longer_valid=answers.refused,
         model_changed=code_changed(DatasetFolder(spec.output), ready.table.answers),
         cancel_asked=stop == StopReason.CANCEL,
         open_batches=sum(

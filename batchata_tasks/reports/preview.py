@@ -50,6 +50,8 @@ class Preview:
     stopped: str | None = None
     in_the_way: tuple[str, ...] = ()  # what a run would end with before it sends anything
     valid_by_now: int = 0  # rows whose kept answers today's response model takes, though not before
+    # the other way round, of all rows; None if the dataset's answers were not read
+    no_longer_valid: int | None = None
     model_changed: bool = False  # the code of the response model, since answers were checked by it
     cancel_asked: bool = False  # of an earlier run, and not done: the next run carries it out
     open_batches: int = 0  # of an earlier run; a run lands them first
@@ -100,6 +102,7 @@ class Preview:
             "stopped": self.stopped,
             "in_the_way": list(self.in_the_way),
             "valid_by_now": self.valid_by_now,
+            "no_longer_valid": self.no_longer_valid,
             "model_changed": self.model_changed,
             "cancel_asked": self.cancel_asked,
             "notes": list(self.notes),
@@ -149,13 +152,14 @@ class Preview:
             lines.append(("Kept", f"no longer in `columns`: {names}; rows keep what they have"))
         if summary.renamed:
             lines.append(("Renamed", renamed_by(self.spec, summary.renamed)))
-        if self.valid_by_now:
+        if self.model_changed:
+            taken, refused = self.valid_by_now, self.no_longer_valid or 0
+            lines.append(("Answers", code_changed_words(self.spec, taken, refused)))
+        elif self.valid_by_now:
             rows = pluralize(self.valid_by_now, "row has", "rows have")
             how = f"{kept_by(self.spec)} keeps such answers for free"
             text = f"{rows} an answer that today's response model takes: {how}"
             lines.append(("Answers", text))
-        if self.model_changed:
-            lines.append(("Answers", code_changed_words(self.spec)))
         return lines + [("Answers", text) for text in summary.misfit_texts()]
 
     def _sending(self) -> list[tuple[str, str]]:

@@ -101,6 +101,26 @@ def test_plan_and_run_tell_that_the_code_changed(table: Table) -> None:
     assert run(table, **spec)[1] is False
 
 
+def test_a_plan_tells_in_one_line_what_changed_code_takes(table: Table) -> None:
+    """If it reads the kept answers, it counts those taken by now, and those no longer taken."""
+    spec = {**keys(table, ("x",)), "max_attempts": 1}
+    run(table, **spec)
+    rows = by_id(table).values()
+    taken = sum(row["_status"] == "invalid" for row in rows)
+    refused = sum(row["label"] == "y" for row in rows)
+    assert min(taken, refused) > 1
+    keys(table, ("y",))
+    plan = preview(table.spec(**spec), Settings())
+    (line,) = [text for label, text in plan.lines() if label == "Answers"]
+    assert line == (
+        f"{TOLD}: {taken} rows have an answer that it takes by now, and {refused} rows have an "
+        "answer that it no longer takes; `batchata revalidate SPEC` reads all again, for free, and "
+        "keeps those that it takes"
+    )
+    told = plan.to_json()
+    assert (told["valid_by_now"], told["no_longer_valid"]) == (taken, refused)
+
+
 def test_what_checks_nothing_is_no_change(table: Table) -> None:
     """Comments, docstrings and other models of the file do not count, nor does a dry run."""
     spec = keys(table, ())
