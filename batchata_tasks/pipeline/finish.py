@@ -64,8 +64,7 @@ def finish(run: RunContext, stopped: RunResult | None = None, reason: str | None
     discard_uploads(run)
     discard_left_results(run)
     run.folder.drop_run_folder(run.run_id)
-    drop_raw_files(run)
-    return receipt
+    return replace(receipt, deleted_files=drop_raw_files(run))
 
 
 def stop(run: RunContext, error: StoppedError) -> Receipt:

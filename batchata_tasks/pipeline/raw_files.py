@@ -17,24 +17,33 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
 
 
-def drop_raw_files(run: RunContext) -> None:
-    """Delete a run's own files if the spec keeps none, and all that are older than `retention`."""
+def drop_raw_files(run: RunContext) -> int:
+    """Delete a run's own files if the spec keeps none, and all that are older than `retention`.
+
+    Returns how many went for their age.
+    """
     with storage_errors("deleting request and response files"):
         if not run.spec.raw_files:
             for chunk in run.ledger.chunks(run.run_id):
                 for path in _raw_files(run, f"{chunk.id}*"):
                     path.unlink(missing_ok=True)
-        if (seconds := run.spec.retention_seconds) is not None:
-            _drop_older(run, seconds)
+        seconds = run.spec.retention_seconds
+        return 0 if seconds is None else _drop_older(run, seconds)
 
 
-def _drop_older(run: RunContext, seconds: float) -> None:
+def _drop_older(run: RunContext, seconds: float) -> int:
+    """Delete files that are older than so many seconds; return their number."""
     unlanded = run.ledger.unfinished_chunks(run.lease.dataset_id, "")
     needed = tuple(chunk.id for chunk in unlanded)
     oldest = time.time() - seconds
-    for path in _raw_files(run, "*"):
-        if not path.name.startswith(needed) and path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
+    old = [
+        path
+        for path in _raw_files(run, "*")
+        if not path.name.startswith(needed) and path.stat().st_mtime < oldest
+    ]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
 
 
 def _raw_files(run: RunContext, pattern: str) -> Iterator[Path]:

@@ -123,6 +123,7 @@ class Receipt:
     rehearsal: bool = False  # an emulator answered
     reason: str | None = None  # of STOPPED: why, as a sentence
     budget: dict[str, Any] | None = None  # name, period, limit_usd, spent_usd, in_flight_usd
+    deleted_files: int = 0  # of requests and answers, for their age (`retention`)
     this_start: dict[str, Any] | None = None  # see `this_start.py`
     errors: dict[str, int] = field(default_factory=dict[str, int])
     warnings: list[str] = field(default_factory=list[str])
@@ -156,6 +157,7 @@ class Receipt:
             *self._money(),
             ("Time", self._time()),
             ("Dataset", self.dataset),
+            *self._deleted(),
             *self._unsent(),
             *(("Error", f"{count:,} x {text}") for text, count in self.errors.items()),
             *(("Warning", text) for text in self.warnings),
@@ -205,6 +207,7 @@ class Receipt:
             "recovered from earlier batches": plan["recovered"],
             "no longer in the source: marked": plan["marked"],
             "no longer in the source: deleted": plan["deleted"],
+            "no longer in the source: kept": plan["kept_missing"],
             "in the source again: marked no more": plan["returned"],
         }
         text = _counts({what: count for what, count in counts.items() if count})
@@ -283,6 +286,11 @@ class Receipt:
         return budget is not None and (
             self.cost_limit_usd is None or pico_from_usd(budget["left_usd"]) == 0
         )
+
+    def _deleted(self) -> list[tuple[str, str]]:
+        files = pluralize(self.deleted_files, "file")
+        text = f"{files} of requests and answers, older than `retention`"
+        return [("Deleted", text)] if self.deleted_files else []
 
     def _unsent(self) -> list[tuple[str, str]]:
         if not self.unsent_rows:

@@ -97,6 +97,7 @@ def test_rows_stay_as_they_are_unless_the_spec_says_otherwise(table: Table) -> N
     assert table.rows() == before
     assert "_missing_since" not in before[0]
     assert (receipt.plan["marked"], receipt.plan["deleted"]) == (0, 0)
+    assert dict(receipt.lines())["Also"] == "2 no longer in the source: kept"
 
 
 def test_a_marked_row_says_since_when_and_is_unmarked_when_it_comes_back(table: Table) -> None:

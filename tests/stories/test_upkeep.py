@@ -72,19 +72,25 @@ def test_the_command_tells_how_many_files_there_are(table: Table) -> None:
 
 
 def test_old_request_and_response_files_are_deleted(table: Table) -> None:
-    """At the end of a run those go that are older than `retention`; rows and money stay."""
+    """At the end of a run those go that are older than `retention`; rows and money stay.
+
+    The receipt says how many.
+    """
     table.run(retention="30d")
     before = table.rows()
     kept = set(raw_files(table))
     assert {path.parent.name for path in kept} == {"requests", "responses"}
     age(table, 29)
-    table.run(retention="30d")
+    receipt = table.run(retention="30d")
+    assert (receipt.deleted_files, dict(receipt.lines()).get("Deleted")) == (0, None)
     assert set(raw_files(table)) == kept
     age(table, 31)
     table.run()
     assert set(raw_files(table)) == kept
     receipt = table.run(retention="30d")
     assert list(raw_files(table)) == []
+    deleted = f"{len(kept)} files of requests and answers, older than `retention`"
+    assert dict(receipt.lines())["Deleted"] == deleted
     assert receipt.plan["requests"] == 0
     assert table.rows() == before
 
