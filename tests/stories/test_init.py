@@ -185,10 +185,11 @@ def test_objects_and_lists_are_printed_as_json(tmp_path: Path) -> None:
 
 
 _UNIQUE = "unique and never null in all 2 rows"
+_TEXT = "no column of numbers or short texts is; doubtful: a text may be edited, or come twice; "
 WHY = [
     (["id,text", "1,x", "2,x"], f"id   # {_UNIQUE}, and named like a key"),
     (["word", "a", "b"], f"word   # the first column of numbers or short texts that is {_UNIQUE}"),
-    (["said", "a b", "c d"], f"said   # {_UNIQUE}; no column of numbers or short texts is"),
+    (["said", "a b", "c d"], f"said   # {_UNIQUE}; {_TEXT}"),
     (["a,b", "1,1", "1,2", "2,1"], "[a, b]   # no column is so alone, these two are together: u"),
     (["id,text"], "id   # there are no rows yet"),
 ]
@@ -202,6 +203,33 @@ def test_the_spec_says_why_the_key_was_chosen(
     """Beside the key, so that whoever knows the table better sees what it was guessed from."""
     assert init(tmp_path, text(tmp_path, lines)).returncode == 0
     assert f"key: {comment}" in (tmp_path / "table.yaml").read_text()
+
+
+DOUBTS = {
+    "few rows": (["word", "a", "b"], "2 rows are too few to tell"),
+    "few rows of a pair": (["a,b", "1,1", "1,2", "2,1"], "3 rows are too few to tell"),
+    "a sentence": (["said", *(f"so {i} it is" for i in range(30))], "a text may be edited"),
+    "enough rows": (["word", *(f"w{i}" for i in range(20))], None),
+    "a name": (["id", "1", "2"], None),
+    "no rows": (["word"], None),
+}
+
+
+@pytest.mark.parametrize(("lines", "doubt"), DOUBTS.values(), ids=DOUBTS)
+@pytest.mark.usefixtures("emulator")
+def test_a_key_that_may_be_none_is_told(
+    lines: list[str], doubt: str | None, tmp_path: Path
+) -> None:
+    """By the command, and beside the key: few rows are unique by accident, texts are edited."""
+    done = init(tmp_path, text(tmp_path, lines))
+    assert done.returncode == 0
+    (key,) = [li for li in (tmp_path / "table.yaml").read_text().splitlines() if "key:" in li[:4]]
+    output = " ".join(done.stdout.split())
+    if doubt is None:
+        assert "doubtful" not in key + output
+    else:
+        assert f"; doubtful: {doubt}" in key
+        assert f"The key is doubtful: {doubt}" in output
 
 
 @pytest.mark.usefixtures("emulator")

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.common.errors import SourceError, SpecError
-from batchata_tasks.common.text import printable
+from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.dataset.columns import OWN_NAMES, keys_of
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.planning.hints import nearest
@@ -39,14 +39,29 @@ _EMPTY_ENDS = ("id", "nummer", "nr")
 _SHORT = 64  # characters of a text that may be a key: SHA-256 in hexadecimal has so many
 # amounts, shares and dates, which are unique by accident
 _MEASURED = re.compile(r"[-+]?\d*[.,]\d+%?|\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}")
+_FEW = 20  # rows: fewer may be unique in any column
 _PAIRED = 6  # columns that are tried in pairs
 
 
 class ChosenKey(NamedTuple):
-    """A key, and `why` it was chosen, with a place for what was found of it."""
+    """A key, and `why` it was chosen, with a place for what was found of it.
+
+    `is_free_text`: it holds long texts, or several words. `is_guess`: nothing but the rows spoke
+    for it, no name of a column.
+    """
 
     names: list[str]
     why: str = "{}"
+    is_free_text: bool = False
+    is_guess: bool = False
+
+    def doubt(self, rows: int) -> str | None:
+        """Return why it may be none, in a table of so many rows; None if nothing says so."""
+        if self.is_free_text and rows:
+            return "a text may be edited, or come twice; name a column that identifies a row"
+        if self.is_guess and 0 < rows < _FEW:
+            return f"{pluralize(rows, 'row is', 'rows are')} too few to tell"
+        return None
 
 
 def guess_key(table: TableFacts) -> ChosenKey:
@@ -61,12 +76,15 @@ def guess_key(table: TableFacts) -> ChosenKey:
     columns = _candidates(table)
     for column in columns:
         if _is_unique([column]) and _flaw(table, [column.name], blanks=True) is None:
-            return ChosenKey([column.name], _why(column))
+            is_guess = not _is_called_key(column.name)
+            return ChosenKey([column.name], _why(column), _is_free_text(column), is_guess)
     complete = [column for column in columns if not _has_blanks(column)][:_PAIRED]
     for pair in combinations(complete, 2):
         names = [column.name for column in pair]
         if _is_unique(list(pair)) and _flaw(table, names, blanks=True) is None:
-            return ChosenKey(names, "no column is so alone, these two are together: {}")
+            is_text = any(map(_is_free_text, pair))
+            why = "no column is so alone, these two are together: {}"
+            return ChosenKey(names, why, is_text, is_guess=True)
     message = (
         "--key: no column of this table is unique and never null, nor are two together; name the "
         "columns that together identify a row (--key A --key B), or add a column that does."
@@ -122,8 +140,15 @@ def _may_identify(column: Column) -> bool:
     if not pa.types.is_string(column.kind):
         return pa.types.is_integer(column.kind)
     texts = [str(value) for value in column.values if value]
-    are_words = all(len(text) <= _SHORT and len(text.split()) == 1 for text in texts)
-    return are_words and not (texts and all(map(_MEASURED.fullmatch, texts)))
+    return not _is_free_text(column) and not (texts and all(map(_MEASURED.fullmatch, texts)))
+
+
+def _is_free_text(column: Column) -> bool:
+    """Whether values are long texts, or have blanks in them."""
+    if not pa.types.is_string(column.kind):
+        return False
+    texts = [str(value) for value in column.values if value]
+    return any(len(text) > _SHORT or len(text.split()) != 1 for text in texts)
 
 
 def _last_word(name: str) -> str:

@@ -88,12 +88,14 @@ def spec_text(draft: SpecDraft, table: TableFacts) -> str:
 
 def _comments(draft: SpecDraft, table: TableFacts) -> dict[str, str]:
     found = f"unique and never null in all {pluralize(draft.rows, 'row')}"
+    why = draft.key.why.format(found) if draft.rows else "there are no rows yet"
+    doubt = draft.key.doubt(draft.rows)
     nulls = ", ".join(printable(name) for name in draft.with_nulls)
     return {
         "source": "a path from the folder in which you run",
         "csv": "as its first bytes look" if table.csv else "",
         "types": "their cells are of several types, and read as the texts that they show",
-        "key": draft.key.why.format(found) if draft.rows else "there are no rows yet",
+        "key": f"{why}; doubtful: {doubt}" if doubt is not None else why,
         "model": "the provider follows from it",
         "response_model": "what an answer looks like: each field becomes a column",
         "max_tokens": "the cap on one answer",

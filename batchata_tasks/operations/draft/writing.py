@@ -112,6 +112,8 @@ def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
         models: models_text([*wanted.key.names, *spec.carried]),
         deployments: prefect_text(wanted.name, spec_file, deployments),
     }
+    if (doubt := spec.key.doubt(spec.rows)) is not None:
+        drafted.notes.append(f"The key is doubtful: {doubt}.")
     drafted.notes += _left_out(spec, table)
     for name, usual in ((models, "models.py"), (deployments, _PREFECT)):
         if name != usual:
