@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
 from prefect.events import emit_event
 from prefect.runtime import deployment, flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
 from batchata_tasks.common.commands import naming
 from batchata_tasks.common.errors import AlreadyRunningError, InputError, LeaseError
@@ -22,7 +22,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.flows.names import is_drawn
-from batchata_tasks.flows.refused import path_of, refused
+from batchata_tasks.flows.refused import failed, path_of, refused
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline import enrich as pipeline
 from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
@@ -220,10 +220,9 @@ def _state(receipt: Receipt, spec: str | None) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
     message, data = summary(receipt), receipt.to_json()
     if receipt.result == RunResult.SOME_ROWS_FAILED and receipt.failed_above_limit:
-        failed = f"{receipt.failed_share:.1%} of the rows failed ({message})"
-        return Failed(message=failed, data=data)
+        return failed(f"{receipt.failed_share:.1%} of the rows failed ({message})", data)
     if receipt.result in STOPPED:
-        return Failed(message=receipt.reason and naming(receipt.reason, spec), data=data)
+        return failed(naming(receipt.reason or message, spec), data)
     name = _STATE_NAMES.get(receipt.result, "Completed")
     return Completed(name=name, message=message, data=data)
 

@@ -421,6 +421,27 @@ def test_a_wrong_parameter_is_a_sentence(
     assert "Traceback" not in done.stderr
 
 
+CALLED = """
+from batchata_tasks.flows.enrich import enrich
+from batchata_tasks.flows.refused import FailedRunError
+try:
+    enrich("spec.yaml")
+except FailedRunError as error:
+    print(error.receipt["outcomes"]["refused"], error)
+"""
+
+
+def test_a_failed_run_raises_its_sentence_and_receipt(server: Server, table: Table) -> None:
+    """Whoever calls the flow learns what it did and cost; nobody has to read a traceback."""
+    table.emulator.control.faults(kind="request_refusal", contains="row 4")
+    write_spec(table, {"fail_if": {"failed_share": 0.05}})
+    done = python(CALLED, cwd=table.folder, env=command_env(server, table))
+    state = server.last_flow_run()["state"]
+    assert (state["type"], state["message"][:4]) == ("FAILED", "8.3%")
+    assert done.stdout.strip().endswith(f"1 {state['message']}")
+    assert "Traceback" not in done.stderr
+
+
 IN_A_WORKER = """
 import os, sys
 from prefect.client.orchestration import get_client
