@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +51,8 @@ TOLD = "the code of the response model has changed since answers were checked by
 @pytest.fixture
 def table(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(tmp_path))
+    # Python takes a compiled file for that of another text of its size from the same second
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     return Table(tmp_path, emulator, "anthropic", rows=ROWS)
 
 
