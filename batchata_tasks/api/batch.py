@@ -135,12 +135,7 @@ class Batch:
             raise SpecError(message)
         if file is None and self._add_plain(id, fields, messages, prompt):
             return self
-        # as with messages, the caller may change the originals later
-        fields = dict(fields)
-        if isinstance(fields.get("response_model"), dict):
-            fields["response_model"] = self._checked.schemas.own(fields["response_model"])
-        if "params" in fields:
-            fields["params"] = deepcopy(fields["params"])
+        fields = self._owned(fields)
         given_id = f"#{len(self.jobs) + 1}" if id is None else id
         turns, path = _copied(messages), _absolute(file)
         job = Job(given_id, messages=turns, prompt=prompt, file=path, **fields)
@@ -157,6 +152,15 @@ class Batch:
     @property
     def _limited(self) -> bool:
         return self.config.cost_limit_usd is not None
+
+    def _owned(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return fields of a job that do not change if the caller changes the originals later."""
+        fields = dict(fields)
+        if isinstance(fields.get("response_model"), dict):
+            fields["response_model"] = self._checked.schemas.own(fields["response_model"])
+        if "params" in fields:
+            fields["params"] = deepcopy(fields["params"])
+        return fields
 
     def _add_plain(
         self, job_id: str | None, fields: dict[str, Any], messages: object, prompt: object

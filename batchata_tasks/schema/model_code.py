@@ -93,7 +93,7 @@ def _statements(module: ModuleType) -> list[ast.stmt]:
         return []
     try:
         tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, ValueError, SyntaxError):
         return []
     for node in ast.walk(tree):
         if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
@@ -110,7 +110,11 @@ def _defined_by(statement: ast.stmt, module: str, known: dict[str, _Names]) -> s
         match node:
             case ast.Name(id=name, ctx=ast.Store()):
                 names.add(name)
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+            case (
+                ast.ClassDef(name=name)
+                | ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+            ):
                 names.add(name)
             case (
                 ast.Attribute(value=ast.Name(id=name), ctx=ast.Store())  # `K.x = …`
@@ -141,9 +145,15 @@ def _called(alias: ast.alias) -> str:
 
 
 def _origin(statement: ast.ImportFrom, into: str) -> str:
-    """Return the module that something is imported from."""
+    """Return the module that something is imported from; "" if there can be none.
+
+    A module may try to import from its package first, and is a script of its own here.
+    """
     package = getattr(sys.modules.get(into), "__package__", None) or into
-    return resolve_name("." * statement.level + (statement.module or ""), package)
+    try:
+        return resolve_name("." * statement.level + (statement.module or ""), package)
+    except ImportError:  # from above the package
+        return ""
 
 
 def _imported(

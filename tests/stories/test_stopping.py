@@ -306,6 +306,17 @@ def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path
     assert "the same command lands them" in run.stderr
 
 
+def without_server(
+    emulator: Emulator, folder: Path, database: Path
+) -> tuple[Table, dict[str, str]]:
+    """Write a spec.json; return its table, and the environment in which no server is configured."""
+    give_database(database, folder / "prefect")
+    table = Table(folder, emulator, "anthropic", rows=3)
+    (folder / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
+    # an empty URL is none
+    return table, {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_prefects_temporary_server_ends_with_the_run(
@@ -315,11 +326,7 @@ def test_prefects_temporary_server_ends_with_the_run(
 
     The run ends at once, as the signal wants, with the sentence, and gives its dataset back.
     """
-    give_database(prefect_database, tmp_path / "prefect")
-    table = Table(tmp_path, emulator, "anthropic", rows=3)
-    (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
-    # an empty URL is none
-    env = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": ""}
+    table, env = without_server(emulator, tmp_path, prefect_database)
     with open_batches(emulator), start("run", "spec.json", cwd=tmp_path, env=env) as run:
         until(lambda: books(emulator) == [3])
         server = server_of(run.pid)
@@ -340,10 +347,7 @@ def test_prefects_temporary_server_ends_with_a_killed_run(
     emulator: Emulator, tmp_path: Path, prefect_database: Path
 ) -> None:
     """No handler of the run sees its kill, and nothing of it lives on."""
-    give_database(prefect_database, tmp_path / "prefect")
-    table = Table(tmp_path, emulator, "anthropic", rows=3)
-    (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
-    env = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": ""}
+    _, env = without_server(emulator, tmp_path, prefect_database)
     with open_batches(emulator), start("run", "spec.json", cwd=tmp_path, env=env) as run:
         until(lambda: books(emulator) == [3])
         children = psutil.Process(run.pid).children()

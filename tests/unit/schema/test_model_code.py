@@ -96,6 +96,7 @@ def long_enough(value: str) -> str:
     "written",
     [
         f"try:\n    {IMPORT}\nexcept ImportError:\n    pass",
+        f"try:\n    from ...team.rules import long_enough\nexcept ImportError:\n    {IMPORT}",
         f"if True:\n    {IMPORT}",
         "from rules_of_a_team import *",
         ALIASED,
