@@ -79,8 +79,9 @@ def _without_model(folder: str) -> SpecError:
 def compact(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
     """Merge the dataset's small files into few large ones; rows stay as they are.
 
-    Runs do so by themselves whenever many have gathered, so that this is for a dataset that is to
-    be handed over, or that an earlier version filled.
+    The files of earlier runs in `_batchata` are packed into zip files. Runs do all this by
+    themselves whenever many have gathered, so that this is for a dataset that is to be handed over,
+    or that an earlier version filled.
 
     Exit codes: 0 done; 1, 2 and 130 as of `run`.
     """

@@ -133,11 +133,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         stream.write(json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a small JSON record, or None if there is no such file."""
+def read_json(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> dict[str, Any] | None:
+    """Return a small JSON record, or None if there is no such file.
+
+    `read` returns what is in the file, and raises as `Path.read_bytes` does.
+    """
     try:
         with storage_errors(f"reading {path.name}"):
-            record = json.loads(path.read_bytes())
+            record = json.loads(read(path))
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None

@@ -16,6 +16,7 @@ from batchata_tasks.common.files import (
     storage_errors,
     write_json,
 )
+from batchata_tasks.dataset.packs import kept_files
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -40,6 +41,7 @@ class DatasetFolder:
         self.requests = self.own / "requests"
         self.responses = self.own / "responses"
         self.twice = self.own / "twice"  # batches of creates that were accepted twice
+        self.packs = self.own / "packs"  # of the small files of earlier runs
         self.runs = self.own / "runs"
         self.raw = self.root / "raw_files"  # copies for people, of a Batch alone
         self.jobs = self.own / "jobs"  # those of the newest runs of a Batch
@@ -100,6 +102,15 @@ class DatasetFolder:
     def commit(self, chunk_id: str) -> Path:
         """Return the file of a chunk's commit record."""
         return self.commits / f"{chunk_id}.json"
+
+    def noted_files(self) -> list[Path]:
+        """Return the files of all intents and commits, packed or not."""
+        return [*kept_files(self.intents, "*.json"), *kept_files(self.commits, "*.json")]
+
+    def files_of(self, chunk_id: str) -> list[Path]:
+        """Return the files of a chunk, packed or not."""
+        places = (self.intents, self.commits, self.requests, self.responses)
+        return [path for place in places for path in kept_files(place, f"{chunk_id}*")]
 
     def run_folder(self, run_id: str) -> Path:
         """Return the folder of a run's plan."""

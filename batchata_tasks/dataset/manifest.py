@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.files import durable, storage_errors
+from batchata_tasks.dataset.packs import open_kept
 from batchata_tasks.ledger import ChunkKind
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ PLANNED_FIELDS = tuple(
 )
 """The system columns that a plan's first round gives a value, in their order."""
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
-_ALL_ROWS = 2**63
 _MOST_BYTES = 32_000_000  # of request bodies in memory: documents make them large
 
 
@@ -293,19 +293,25 @@ def read_plan(folder: Path, name: str) -> pa.Table:
 
 
 def manifest_schema(path: Path) -> pa.Schema:
-    """Return the columns of a chunk's manifest; its rows are not read."""
-    with _readable(path), pa.memory_map(str(path)) as mapped:
-        return pa.ipc.open_file(mapped).schema
+    """Return the columns of a chunk's manifest, packed or not; its rows are not read."""
+    with _readable(path), open_kept(path) as stream:
+        return pa.ipc.open_file(stream).schema
 
 
 def manifest_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a chunk's manifest."""
-    yield from _batches(path, 0, _ALL_ROWS)
+    """Yield the rows of a chunk's manifest, packed or not."""
+    with _readable(path), open_kept(path) as stream:
+        reader = pa.ipc.open_file(stream)
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
 
 
 def read_chunk_manifest(path: Path) -> pa.Table:
-    """Return all rows of a chunk's manifest; columns that an older one lacks are null."""
-    with _readable(path), path.open("rb") as stream:
+    """Return all rows of a chunk's manifest, packed or not.
+
+    Columns that an older one lacks are null.
+    """
+    with _readable(path), open_kept(path) as stream:
         rows = pa.ipc.open_file(stream).read_all()
     for column in SYSTEM_FIELDS:
         if column.name not in rows.schema.names:

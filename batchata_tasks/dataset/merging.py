@@ -33,7 +33,7 @@ from batchata_tasks.dataset.part_files import (
 from batchata_tasks.dataset.stored_json import from_parquet, schema_of_part
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from batchata_tasks.dataset.parts import Dataset
@@ -72,13 +72,13 @@ def merge_all(dataset: Dataset, unfinished: Container[str] = ()) -> int:
                 with part_errors(part):
                     alike[bytes(_columns(path).serialize())].append(path)
         for paths in alike.values():
-            for group in _groups(paths):
+            for group in in_groups(paths):
                 if len(group) > 1:
                     _merge(dataset, group)
     return len(dataset.parts())
 
 
-def _groups(paths: list[Path]) -> Iterator[list[Path]]:
+def in_groups(paths: Iterable[Path]) -> Iterator[list[Path]]:
     """Yield files in groups that together have about the size of a large part."""
     group, size = list["Path"](), 0
     for path in paths:
@@ -87,7 +87,8 @@ def _groups(paths: list[Path]) -> Iterator[list[Path]]:
         if size >= _LARGEST:
             yield group
             group, size = [], 0
-    yield group
+    if group:
+        yield group
 
 
 def full_tiers(sizes: Mapping[str, int]) -> list[list[str]]:

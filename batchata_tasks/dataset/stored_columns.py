@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, manifest_batches, manifest_schema
+from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.dataset.part_files import chunks_in
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class StoredColumns:
     def _unlanded(self) -> dict[Path, pa.Schema]:
         """The manifests of chunks that have not landed, with their columns."""
         paths = map(self._folder.manifest, self._unlanded_chunks)
-        return {path: manifest_schema(path) for path in paths if path.exists()}
+        return {path: manifest_schema(path) for path in paths if is_kept(path)}
 
     def has_files(self) -> bool:
         """Whether any row has landed, or is on its way."""
@@ -59,7 +60,7 @@ class StoredColumns:
         """Return the parts' columns that came from a source: `carried`, and those of manifests."""
         landed = [chunk for path in self._dataset.parts().values() for chunk in chunks_in(path)]
         own = [self._folder.manifest(chunk) for chunk in landed]
-        schemas = [manifest_schema(path) for path in own if path.exists()]
+        schemas = [manifest_schema(path) for path in own if is_kept(path)]
         sent = [name for one in (*schemas, *self._unlanded.values()) for name in one.names]
         known = dict.fromkeys(name for name in (*carried, *sent) if name not in SYSTEM_FIELDS.names)
         there = {name for schema in self._parts.values() for name in schema.names}

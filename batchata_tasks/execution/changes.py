@@ -16,6 +16,7 @@ from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import manifest_batches
+from batchata_tasks.dataset.packs import is_kept, kept_files, kept_json
 from batchata_tasks.execution.forget import drop_texts
 from batchata_tasks.execution.forgotten import forgotten_of
 from batchata_tasks.types.ids import custom_id
@@ -100,8 +101,8 @@ def _tell_rereads(held: HeldDataset, known: Changes) -> None:
 
 def _tell_ledger(held: HeldDataset) -> None:
     """Let the ledger know which rows the commits call forgotten, and what that changed."""
-    for path in sorted(held.folder.commits.glob("*.json")):
-        commit = read_json(path) or {}
+    for path in kept_files(held.folder.commits, "*.json"):
+        commit = kept_json(path) or {}
         if new := set(forgotten_of(commit)) - held.ledger.forgotten(path.stem):
             amount = commit.get("superseded_picodollars", 0)
             held.ledger.note_forgotten(held.lease, new, superseded={path.stem: amount})
@@ -111,7 +112,7 @@ def _forget_again(held: HeldDataset, dataset: Dataset) -> None:
     """Take out what the ledger calls forgotten, and the commits do not."""
     by_chunk = dict[str, set[str]]()
     for chunk_id, names in held.ledger.forgotten_by_chunk(held.lease.dataset_id).items():
-        if new := names.difference(forgotten_of(read_json(held.folder.commit(chunk_id)) or {})):
+        if new := names.difference(forgotten_of(kept_json(held.folder.commit(chunk_id)) or {})):
             by_chunk[chunk_id] = new
     if not by_chunk:
         return
@@ -119,7 +120,7 @@ def _forget_again(held: HeldDataset, dataset: Dataset) -> None:
     _take_out(dataset, set(chain.from_iterable(by_chunk.values())))
     for chunk_id, names in by_chunk.items():
         path = held.folder.manifest(chunk_id)
-        if not path.exists():
+        if not is_kept(path):
             continue
         batches = manifest_batches(path)
         ids = chain.from_iterable(batch.column("_row_id").to_pylist() for batch in batches)

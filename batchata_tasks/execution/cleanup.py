@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import BatchataError, TransientError
-from batchata_tasks.common.files import read_json
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.types.outcome import Outcome
 
@@ -36,7 +36,7 @@ def discard(context: BatchContext, chunk: Chunk, look: BatchLook) -> None:
     provider, file_id = context.provider, context.ledger.intent(chunk.id).input_file_id
     if file_id is not None:
         _discard_upload(context, file_id)
-    commit = read_json(context.folder.commit(chunk.id)) or {}
+    commit = kept_json(context.folder.commit(chunk.id)) or {}
     if not context.run.spec.delete_results or commit.get("outcomes", {}).get(Outcome.MISSING):
         return
     try:

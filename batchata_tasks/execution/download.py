@@ -9,8 +9,9 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
-from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.files import write_json
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.forgotten import drop_forgotten
 from batchata_tasks.execution.look import deleted, is_old, look_once, was_deleted
@@ -51,8 +52,9 @@ def downloaded(
     """
     folder = context.folder.responses
     record_path = folder / f"{chunk.id}.json"
-    if (record := read_json(record_path)) is not None:
+    if (record := kept_json(record_path)) is not None:
         paths = [folder / name for name in record["files"]]
+        context.run.held.packing.unpack(paths)
         if all(path.exists() for path in paths):
             return look, paths
     look, paths = _download_all(context, chunk, look)

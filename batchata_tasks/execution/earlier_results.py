@@ -9,8 +9,8 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.files import read_json
 from batchata_tasks.dataset.manifest import manifest_batches
+from batchata_tasks.dataset.packs import is_kept, kept_json
 from batchata_tasks.execution.download import downloaded
 from batchata_tasks.execution.judged import judge, with_answer
 from batchata_tasks.execution.look import look_once
@@ -68,7 +68,7 @@ class EarlierResults:
             return
         context = restored_context(run.held, run.ledger.run(chunk.run_id)).for_chunk(chunk)
         _, paths = downloaded(context, chunk, look_once(context, chunk.batch_id))
-        landed_at = (read_json(folder.commit(chunk.id)) or {}).get("enriched_at_us", 0)
+        landed_at = (kept_json(folder.commit(chunk.id)) or {}).get("enriched_at_us", 0)
         for answer in chain.from_iterable(map(context.provider.answers, paths)):
             position = self._open.get(names.get(answer.custom_id, ""))
             said = None if position is None else self._usable(self._rows[position], answer)
@@ -79,7 +79,7 @@ class EarlierResults:
     def _asked_by(self, chunk: Chunk) -> list[str]:
         """Return the open requests that a chunk may have; without its manifest, all of them."""
         path = self._context.folder.manifest(chunk.id)
-        if not path.exists():  # the names in the results tell
+        if not is_kept(path):  # the names in the results tell
             return list(self._open)
         batches = manifest_batches(path)
         ids = chain.from_iterable(batch.column("_row_id").to_pylist() for batch in batches)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.common.canonical import key_digest, key_digests
-from batchata_tasks.common.files import read_json, storage_errors, write_json
+from batchata_tasks.common.files import storage_errors, write_json
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import read_chunk_manifest, write_manifest
+from batchata_tasks.dataset.packs import kept_files, kept_json
 from batchata_tasks.dataset.raw_files import batch_files, job_file
 from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names, without_lines
 from batchata_tasks.execution.held import ANSWER
@@ -47,6 +48,7 @@ def take_out(
             taken += 1
             if name is not None:
                 costs[name[:TOKEN_CHARS]][name] = cost
+        held.unpack_commits(costs)
         for chunk_id, rows in costs.items():
             _supersede(held, chunk_id, rows)
         if keys:
@@ -90,7 +92,7 @@ def chunks_with(
     held: HeldDataset, key: list[str], digest: bytes
 ) -> Iterator[tuple[str, list[int]]]:
     """Yield the chunks whose manifests have a key, with the places of its rows."""
-    for path in sorted(held.folder.intents.glob("*.arrow")):
+    for path in kept_files(held.folder.intents, "*.arrow"):
         rows = read_chunk_manifest(path)
         places = [i for i, one in enumerate(keys_of(rows, key)) if key_digest(one) == digest]
         if places:
@@ -103,6 +105,7 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     Return how many files were written anew.
     """
     folder, path = held.folder, held.folder.manifest(chunk_id)
+    held.packing.unpack(folder.files_of(chunk_id))  # so that no pack has a text of it any more
     rows = read_chunk_manifest(path)
     ids = rows["_row_id"].to_pylist()
     names = [custom_id(chunk_id, ids[place]) for place in places]
@@ -112,7 +115,7 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
         for file in sorted(raw.glob(f"{chunk_id}*")):
             written += without_lines(file, names)
     written += _drop_copies(folder, rows.take(pa.array(places, pa.int64())), names)
-    intent = read_json(folder.intent(chunk_id)) or {}
+    intent = kept_json(folder.intent(chunk_id)) or {}
     if quoting := {ANSWER, WHY} & intent.keys():  # what a provider said of the batch
         facts = {name: value for name, value in intent.items() if name not in quoting}
         write_json(folder.intent(chunk_id), facts)

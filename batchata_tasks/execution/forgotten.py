@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.files import durable, read_json, storage_errors
+from batchata_tasks.common.files import durable, storage_errors
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.types.ids import custom_ids_in
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def forgotten_names(folder: DatasetFolder, ledger: Ledger, chunk_id: str) -> lis
 
     Either of the two may be lost, or come from a backup.
     """
-    noted = forgotten_of(read_json(folder.commit(chunk_id)) or {})
+    noted = forgotten_of(kept_json(folder.commit(chunk_id)) or {})
     return sorted(ledger.forgotten(chunk_id).union(noted))
 
 

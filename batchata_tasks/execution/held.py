@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.files import read_json
 from batchata_tasks.common.text import pluralize, sentence
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.execution.overdue import note_intent
 from batchata_tasks.providers.keys import masked
 
@@ -27,7 +27,7 @@ def note_create_error(folder: DatasetFolder, chunk_id: str, error: str) -> None:
 
 def create_error(folder: DatasetFolder, chunk_id: str) -> str | None:
     """Return what a create in doubt was answered; None if its process ended before it noted it."""
-    answer = (read_json(folder.intent(chunk_id)) or {}).get(ANSWER)
+    answer = (kept_json(folder.intent(chunk_id)) or {}).get(ANSWER)
     return answer if isinstance(answer, str) else None
 
 

@@ -21,13 +21,14 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import locked
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.packing import Packing
 from batchata_tasks.execution.intent_files import require_current
 from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.progress.listener import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Lease, Ledger
@@ -68,6 +69,15 @@ class HeldDataset(ABC):
                 self.require_own()
             require_owner(self.folder, self.ledger)
             yield
+
+    @property
+    def packing(self) -> Packing:
+        """What changes the packs of the dataset's folder."""
+        return Packing(self.folder.packs, self.require_lease)
+
+    def unpack_commits(self, chunk_ids: Iterable[str]) -> None:
+        """Take commits that are to be written anew out of packs, where they would be outdated."""
+        self.packing.unpack([self.folder.commit(chunk_id) for chunk_id in chunk_ids])
 
     @abstractmethod
     def require_own(self) -> None:

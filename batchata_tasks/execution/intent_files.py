@@ -13,9 +13,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import WrongLedgerError
-from batchata_tasks.common.files import read_json, sync_folder, write_json
+from batchata_tasks.common.files import sync_folder, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.ledger import SET_ASIDE, ChunkState
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def withdraw(
     absent: bool = False,
 ) -> None:
     """Withdraw an intent of which nothing was accepted; see `Ledger.withdraw_intent`."""
-    noted = read_json(folder.intent(chunk_id)) or {}
+    noted = kept_json(folder.intent(chunk_id)) or {}
     if intent is None or noted.get("fence") == intent.fence:  # else a successor's
         delete(folder, chunk_id)
     ledger.withdraw_intent(lease, chunk_id, intent, absent=absent)
@@ -127,7 +128,7 @@ def why_outdated(folder: DatasetFolder, ledger: Ledger) -> str | None:
 
 def sent_without(folder: DatasetFolder, ledger: Ledger) -> int:
     """Return how many chunks were sent, or went on, without the ledger saying so."""
-    names = {path.stem for kept in (folder.intents, folder.commits) for path in kept.glob("*.json")}
+    names = {path.stem for path in folder.noted_files()}
     states = ledger.states_of(names)
     return sum(_went_on(folder, ledger, name, states.get(name)) for name in names)
 
@@ -136,8 +137,8 @@ def _went_on(folder: DatasetFolder, ledger: Ledger, chunk_id: str, state: str | 
     """Whether a dataset's folder tells more of a chunk than a ledger that gives it this state."""
     if state not in (None, ChunkState.ABANDONED, *_MAY_GO_ON):
         return False
-    noted = read_json(folder.intent(chunk_id)) or {}
-    commit = read_json(folder.commit(chunk_id)) or {}
+    noted = kept_json(folder.intent(chunk_id)) or {}
+    commit = kept_json(folder.commit(chunk_id)) or {}
     # a run may be at work on another dataset: the ledger is read last, since it is written first
     state = ledger.states_of([chunk_id]).get(chunk_id)
     if state is None:

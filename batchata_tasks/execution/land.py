@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.collector import uncollected
-from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.files import write_json
 from batchata_tasks.dataset.columns import dataset_schema, replaced_keys, without
 from batchata_tasks.dataset.declared import DeclaredSchema, Role
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, read_chunk_manifest
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.bound_corrections import stop_over_bound
@@ -321,9 +322,10 @@ def emptying(held: HeldDataset) -> Callable[[list[str]], None]:
 
     def emptied(chunk_ids: list[str]) -> None:
         held.ledger.note_emptied(held.lease, chunk_ids)
+        held.unpack_commits(chunk_ids)
         for chunk_id in chunk_ids:
             path = held.folder.commit(chunk_id)
-            commit = read_json(path)
+            commit = kept_json(path)
             if commit is not None and not commit.get("emptied"):
                 held.require_lease()
                 write_json(path, {**commit, "emptied": True})
@@ -333,4 +335,4 @@ def emptying(held: HeldDataset) -> Callable[[list[str]], None]:
 
 def commit_of(folder: DatasetFolder, chunk_id: str) -> dict[str, Any]:
     """Return a chunk's commit record; empty if it never landed."""
-    return read_json(folder.commit(chunk_id)) or {}
+    return kept_json(folder.commit(chunk_id)) or {}

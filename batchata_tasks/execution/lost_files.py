@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.files import write_json
+from batchata_tasks.dataset.packs import is_kept, kept_files, kept_json
 from batchata_tasks.execution.intent_files import facts_of
 from batchata_tasks.execution.overdue import given_up_record
 from batchata_tasks.ledger import SET_ASIDE, UNFINISHED, ChunkKind, ChunkState
@@ -30,7 +31,7 @@ def write_anew(held: HeldDataset) -> None:
     commits are written, too.
     """
     folder, ledger = held.folder, held.ledger
-    noted = {path.stem for path in folder.intents.glob("*.json")}
+    noted = {path.stem for path in kept_files(folder.intents, "*.json")}
     chunks = [
         chunk
         for chunk in ledger.dataset_chunks(held.lease.dataset_id, _SENT)
@@ -38,14 +39,14 @@ def write_anew(held: HeldDataset) -> None:
     ]
     lacking = [chunk for chunk in chunks if not _is_whole(folder, chunk, noted)]
     for run_id in {chunk.run_id: None for chunk in lacking}:
-        if not folder.spec_of(run_id).exists():
+        if not is_kept(folder.spec_of(run_id)):
             write_spec(folder, ledger.run(run_id))
     for chunk in lacking:
         held.require_lease()
         path = folder.intent(chunk.id)
         facts = facts_of(ledger, chunk, ledger.intent(chunk.id)) | _set_aside(chunk)
-        write_json(path, {**facts, **(read_json(path) or {})})
-        if chunk.state == ChunkState.ABANDONED and not folder.commit(chunk.id).exists():
+        write_json(path, {**facts, **(kept_json(path) or {})})
+        if chunk.state == ChunkState.ABANDONED and not is_kept(folder.commit(chunk.id)):
             spent = ledger.settled([chunk.id])
             record = given_up_record(ledger.id, held.lease.fence, chunk, spent)
             write_json(folder.commit(chunk.id), {**record, "state": "abandoned"})
@@ -55,7 +56,7 @@ def _is_whole(folder: DatasetFolder, chunk: Chunk, noted: set[str]) -> bool:
     """Whether the file of an intent says what was sent, and not only what was noted since."""
     if chunk.id not in noted:
         return False
-    return chunk.state not in _OPEN or "run_id" in (read_json(folder.intent(chunk.id)) or {})
+    return chunk.state not in _OPEN or "run_id" in (kept_json(folder.intent(chunk.id)) or {})
 
 
 def _set_aside(chunk: Chunk) -> dict[str, Any]:
@@ -80,14 +81,14 @@ def commit_of_landed(held: HeldDataset, chunk_id: str) -> dict[str, Any] | None:
     not landed, or the ledger does not know it.
     """
     path, ledger = held.folder.commit(chunk_id), held.ledger
-    if (commit := read_json(path)) is not None:
+    if (commit := kept_json(path)) is not None:
         return commit
     landed = [c for c in ledger.existing_chunks([chunk_id]) if c.state == ChunkState.LANDED]
     if not landed:
         return None
     emptied = {chunk.id for chunk in ledger.emptied_chunks(held.lease.dataset_id)}
     note_money(held.folder, ledger, held.lease, landed[0], emptied=chunk_id in emptied)
-    return read_json(path)
+    return kept_json(path)
 
 
 def note_money(
@@ -99,7 +100,7 @@ def note_money(
     """
     path = folder.commit(chunk.id)
     amounts = {f"{name}_picodollars": n for name, n in ledger.amounts(chunk.id).items()}
-    commit = read_json(path)
+    commit = kept_json(path)
     if commit is None:
         totals = ledger.outcomes(chunk.run_id, [chunk.id])
         made: dict[str, Any] = {

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import TerminalError, TransientError
-from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.files import write_json
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.execution.candidates import is_of, may_be_as_old, owned_of
 from batchata_tasks.execution.overdue import note_intent
 
@@ -66,10 +67,10 @@ def rename(
 ) -> None:
     """Record the own id of a chunk's batch, in the dataset's files too where they name one."""
     ledger.rename_batch(lease, chunk.id, chunk.batch_id or "", batch_id)
-    if "batch_id" in (read_json(folder.intent(chunk.id)) or {}):
+    if "batch_id" in (kept_json(folder.intent(chunk.id)) or {}):
         note_intent(folder, chunk.id, batch_id=batch_id)
     path = folder.commit(chunk.id)  # of one that was abandoned
-    if (record := read_json(path)) is not None:
+    if (record := kept_json(path)) is not None:
         write_json(path, {**record, "batch_id": batch_id})
 
 

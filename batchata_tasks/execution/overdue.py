@@ -12,8 +12,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.clock import at_awake, awake_clock, now_us
-from batchata_tasks.common.files import make_folder, read_json, write_json
+from batchata_tasks.common.files import make_folder, write_json
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.packs import kept_json
 
 if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
@@ -35,7 +36,7 @@ def note_intent(folder: DatasetFolder, chunk_id: str, **facts: Any) -> None:
     """Add facts to the file of a chunk's intent."""
     path = folder.intent(chunk_id)
     make_folder(folder.intents)
-    write_json(path, {**(read_json(path) or {}), **facts})
+    write_json(path, {**(kept_json(path) or {}), **facts})
 
 
 class Wait:
@@ -48,7 +49,7 @@ class Wait:
 
     def __init__(self, context: SubmitContext, chunk: Chunk) -> None:
         self._context, self._chunk = context, chunk
-        asked = (read_json(context.folder.intent(chunk.id)) or {}).get(_ASKED)
+        asked = (kept_json(context.folder.intent(chunk.id)) or {}).get(_ASKED)
         self._asked_at = None if asked is None else at_awake(asked)
         sent_at = context.ledger.submitted_at(chunk.batch_id or "") or now_us()
         self._sent, self._sent_at = sent_at / 1e6, at_awake(sent_at)  # since 1970; by `awake_clock`
@@ -143,22 +144,22 @@ def note_taken_back(folder: DatasetFolder, chunk: Chunk) -> None:
 
 def was_taken_back(folder: DatasetFolder, chunk: Chunk) -> bool:
     """Whether an overdue chunk's batch has ended, and only waits for the next run to land it."""
-    return (read_json(folder.intent(chunk.id)) or {}).get(_TAKEN_BACK) is True
+    return (kept_json(folder.intent(chunk.id)) or {}).get(_TAKEN_BACK) is True
 
 
 def lacks_results(folder: DatasetFolder, chunk: Chunk) -> bool:
     """Whether an overdue chunk's batch has ended, and its results could not be had."""
-    return (read_json(folder.intent(chunk.id)) or {}).get(_LACKS_RESULTS) is True
+    return (kept_json(folder.intent(chunk.id)) or {}).get(_LACKS_RESULTS) is True
 
 
 def lands_in_part(folder: DatasetFolder, chunk: Chunk) -> bool:
     """Whether what there is of a chunk's results is to be landed, however many rows they lack."""
-    return (read_json(folder.intent(chunk.id)) or {}).get(LANDS_IN_PART) is True
+    return (kept_json(folder.intent(chunk.id)) or {}).get(LANDS_IN_PART) is True
 
 
 def why_overdue(folder: DatasetFolder, chunk: Chunk) -> str:
     """Return the sentence that says why a chunk's batch is overdue, as it was told then."""
-    why = (read_json(folder.intent(chunk.id)) or {}).get(WHY)
+    why = (kept_json(folder.intent(chunk.id)) or {}).get(WHY)
     return why if isinstance(why, str) else f"batch {chunk.batch_id} brought no results in time."
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.dataset.declared import rename_declared
 from batchata_tasks.dataset.manifest import rename_in_manifest
+from batchata_tasks.dataset.packs import kept_files
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.execution.land import emptying
@@ -59,7 +60,9 @@ def _rename_in_files(held: HeldDataset, names: Mapping[str, str]) -> None:
     folder = held.folder
     held.ledger.check_lease(held.lease)  # right before files change
     rename_declared(folder, names)
-    for path in sorted(folder.intents.glob("*.arrow")):
+    manifests = kept_files(folder.intents, "*.arrow")
+    held.packing.unpack(manifests)
+    for path in manifests:
         held.require_lease()
         rename_in_manifest(path, names)
     dataset = Dataset(

@@ -20,7 +20,7 @@ from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.schema.response import ResponseSchema
@@ -156,9 +156,10 @@ def _is_readable(status: str, fingerprint: str, text: str | None) -> bool:
     return schema_part(fingerprint) is not None
 
 
-def note_reading(held: HeldDataset, chunk_ids: Iterable[str], reading: Reading) -> None:
+def note_reading(held: HeldDataset, chunk_ids: Collection[str], reading: Reading) -> None:
     """Note, in ledger and commits, that rows of chunks are read by a model; before they are."""
     held.ledger.note_reread(held.lease, reading.part)
+    held.unpack_commits(chunk_ids)
     for chunk_id in chunk_ids:
         if (commit := commit_of_landed(held, chunk_id)) is not None:
             held.require_lease()
@@ -170,6 +171,7 @@ def note_marked(held: HeldDataset, marked: Mapping[str, Iterable[str]]) -> None:
 
     Of too many, a commit names none: then the class decides, if they are landed again.
     """
+    held.unpack_commits(marked)
     for chunk_id, names in marked.items():
         commit = commit_of_landed(held, chunk_id)
         if commit is not None and INVALID in commit:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import LedgerError
-from batchata_tasks.common.files import read_json
 from batchata_tasks.common.money import usd
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.execution.trouble import grouped
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.progress.snapshot import BatchView, Snapshot
@@ -81,7 +81,7 @@ def _errors(context: RunContext) -> dict[str, int]:
         for chunk in context.ledger.chunks(context.run_id, (ChunkState.LANDED,)):
             if chunk.id not in state.chunks_counted:
                 state.chunks_counted.add(chunk.id)
-                commit = read_json(context.folder.commit(chunk.id)) or {}
+                commit = kept_json(context.folder.commit(chunk.id)) or {}
                 state.errors.update(commit.get("errors", {}))
                 state.errors.subtract(commit.get("errors_before", {}))
         errors = grouped(state.errors.items()).most_common(_ERRORS)

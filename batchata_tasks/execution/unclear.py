@@ -21,8 +21,9 @@ from batchata_tasks.common.errors import (
     TerminalError,
     TransientError,
 )
-from batchata_tasks.common.files import make_folder, read_json, write_json
+from batchata_tasks.common.files import make_folder, write_json
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.execution.candidates import (
     is_namesake,
     is_of,
@@ -86,7 +87,7 @@ def hold(ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk_id: str) -> 
     """
     path = folder.intent(chunk_id)
     make_folder(folder.intents)
-    write_json(path, {**(read_json(path) or {}), "held": True})
+    write_json(path, {**(kept_json(path) or {}), "held": True})
     ledger.hold(lease, chunk_id)
 
 
@@ -106,7 +107,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
     began = awake_clock()  # by now its answer was lost, or the process that sent it has ended
     proof_from = began + context.settings.unclear_grace
     path = context.folder.intent(chunk.id)
-    stored: list[str] = (read_json(path) or {}).get("candidates", [])
+    stored: list[str] = (kept_json(path) or {}).get("candidates", [])
     patience = _Patience(context)
     wait, seen = _FIRST_PAUSE, Listed(dict.fromkeys(stored, began))
     while True:
@@ -118,7 +119,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         if not seen.candidates.keys() <= set(stored):
             # a candidate that vanishes must not be forgotten because this process dies
             stored = sorted(seen.candidates)
-            write_json(path, {**(read_json(path) or {}), "candidates": stored})
+            write_json(path, {**(kept_json(path) or {}), "candidates": stored})
         # other unclear chunks find their batches, too
         taken = context.ledger.known_batches(seen.candidates) - seen.namesakes
         judged = seen.strangers | taken

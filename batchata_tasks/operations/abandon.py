@@ -17,6 +17,7 @@ from batchata_tasks.common.errors import BatchataError, SpecError
 from batchata_tasks.common.files import make_folder, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.packing import Packing
 from batchata_tasks.execution.overdue import (
     LANDS_IN_PART,
     given_up_record,
@@ -172,6 +173,8 @@ class Abandoning:
                 spent = self._ledger.settled([chunk.id])
             record = given_up_record(self._ledger.id, lease.fence, chunk, spent)
             make_folder(folder.commits)
+            packing = Packing(folder.packs, lambda: self._ledger.check_lease(lease))
+            packing.unpack([folder.commit(chunk.id)])
             write_json(folder.commit(chunk.id), {**record, "state": "abandoned"})
         self._ledger.abandon(lease, chunk.id)
 

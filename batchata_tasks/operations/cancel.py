@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, SpecError
 from batchata_tasks.common.money import dollars, exact, pico_from_usd, usd
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
@@ -205,7 +206,7 @@ def _end(held: HeldDataset, run_id: str) -> None:
         return
     context = restored_context(held, run)
     chunks = held.ledger.chunks(run_id, UNFINISHED)
-    lost = [chunk for chunk in chunks if not held.folder.manifest(chunk.id).exists()]
+    lost = [chunk for chunk in chunks if not is_kept(held.folder.manifest(chunk.id))]
     with active(context):
         for chunk in lost:  # their rows are unknown without the manifest; the next run finds out
             if chunk.batch_id is not None:

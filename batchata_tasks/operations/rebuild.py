@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from batchata_tasks.common.errors import CredentialsError, SpecError, WrongLedgerError
-from batchata_tasks.common.files import read_json
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.forgotten import forgotten_of
@@ -182,15 +182,11 @@ class _Reader:
     )
 
     def read(self) -> Restored:
-        tokens = {
-            path.stem
-            for folder in (self.folder.intents, self.folder.commits)
-            for path in folder.glob("*.json")
-        }
+        tokens = {path.stem for path in self.folder.noted_files()}
         parts = Dataset(self.folder.data, pa.schema([]), [], []).holders()
         for token in sorted(tokens):
-            commit = read_json(self.folder.commit(token)) or {}
-            noted = read_json(self.folder.intent(token)) or {}
+            commit = kept_json(self.folder.commit(token)) or {}
+            noted = kept_json(self.folder.intent(token)) or {}
             # where the folder was lost meanwhile, a file holds only what was noted since
             intent = noted if "run_id" in noted else self._intent_from(commit)
             if not intent and not commit:
@@ -280,7 +276,7 @@ class _Reader:
 
     def _add_run(self, run_id: str, at: int, *, rehearsal: bool | None) -> None:
         # older runs wrote no copy of their spec
-        record = read_json(self.folder.spec_of(run_id)) or self.default.record
+        record = kept_json(self.folder.spec_of(run_id)) or self.default.record
         if rehearsal is None:  # older versions did not tell
             rehearsal = record.get("rehearsal")
         row = {

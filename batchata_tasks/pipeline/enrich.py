@@ -26,7 +26,7 @@ from batchata_tasks.execution.renaming import finish_renaming, restore_renames
 from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkState, RunEnd
 from batchata_tasks.pipeline.finish import finish, stop
-from batchata_tasks.pipeline.merge import merge_small_parts
+from batchata_tasks.pipeline.merge import merge_small_files
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
 from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.receipt import RunResult
@@ -126,7 +126,7 @@ def run_prepared(
         with active(context):
             handle.show(context)
             receipt = _run(context, steps)
-            merge_small_parts(context)
+            merge_small_files(context)
         if receipt.reason is not None and receipt.exit_code == 1:
             keep(held, receipt.reason)
         held.progress.receipt = receipt.to_json()

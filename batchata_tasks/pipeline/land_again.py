@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.dataset.columns import keys_of, replaced_keys
 from batchata_tasks.dataset.manifest import read_chunk_manifest
+from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.dataset.part_files import is_merged, part_of_chunk
 from batchata_tasks.execution.changes import read_no_more
 from batchata_tasks.execution.forgotten import forgotten_names
@@ -36,7 +37,7 @@ def land_lost_parts(held: HeldDataset, chunks: list[Chunk]) -> list[Chunk]:
         if gone == own:  # the last rows went while they were in a merged part
             emptying(held)([chunk.id])
             continue
-        if not held.folder.commit(chunk.id).exists():  # it tells which models read its rows since
+        if not is_kept(held.folder.commit(chunk.id)):  # it tells which models read its rows since
             read_no_more(held)
         context = restored_context(held, held.ledger.run(chunk.run_id)).for_chunk(chunk)
         if not land_again(context, chunk, gone):
@@ -59,7 +60,7 @@ class _Superseded:
         self._by_part = defaultdict[str, set[bytes]](set)
         self._from_merged = dict[bytes, int]()  # the place of the last chunk that did it
         for chunk in (*ledger.landed_chunks(dataset_id), *ledger.emptied_chunks(dataset_id)):
-            if held.folder.manifest(chunk.id).exists():
+            if is_kept(held.folder.manifest(chunk.id)):
                 self._add(chunk)
 
     def _add(self, chunk: Chunk) -> None:

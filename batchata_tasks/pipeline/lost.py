@@ -10,6 +10,7 @@ import pyarrow as pa
 from batchata_tasks.common.money import total
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import read_chunk_manifest
+from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.land import commit_of
@@ -44,12 +45,12 @@ def lost_chunks(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> LostC
     parts = parts_of(folder)
     gone = [c for c in ledger.landed_chunks(dataset_id) if part_of_chunk(c.id) not in parts]
     return LostChunks(
-        parts=[chunk for chunk in gone if folder.manifest(chunk.id).exists()],
-        landed=[chunk for chunk in gone if not folder.manifest(chunk.id).exists()],
+        parts=[chunk for chunk in gone if is_kept(folder.manifest(chunk.id))],
+        landed=[chunk for chunk in gone if not is_kept(folder.manifest(chunk.id))],
         unfinished=[
             chunk
             for chunk in sent_chunks(ledger, dataset_id)
-            if not folder.manifest(chunk.id).exists()
+            if not is_kept(folder.manifest(chunk.id))
             or ledger.run(chunk.run_id).state == RunPhase.CLOSED
         ],
     )
@@ -96,8 +97,7 @@ def lost_rows(
     chunks = [c for c in found if c.kind == ChunkKind.BATCH and c.run_id not in but_runs]
     ids_known, uncertain_rows, open_rows = set[str](), 0, 0
     for chunk in chunks:
-        path = folder.manifest(chunk.id)
-        if path.exists():
+        if is_kept(folder.manifest(chunk.id)):
             ids_known |= _row_ids(ledger, folder, chunk, key, reread)
         elif chunk.state == ChunkState.LANDED:
             totals = ledger.outcomes(chunk.run_id, [chunk.id])

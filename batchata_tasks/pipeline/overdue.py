@@ -17,6 +17,7 @@ from batchata_tasks.common.errors import CredentialsError, TerminalError, Transi
 from batchata_tasks.common.files import write_json
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import plan_columns, read_chunk_manifest, write_manifest
+from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land
@@ -70,7 +71,7 @@ def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchCont
     errors = Counter[str]()  # in a row, by provider
     for chunk in held.ledger.dataset_chunks(held.lease.dataset_id, (ChunkState.OVERDUE,)):
         is_silent = errors[chunk.provider] >= _ASKED
-        if held.folder.manifest(chunk.id).exists() is not with_rows or is_silent:
+        if is_kept(held.folder.manifest(chunk.id)) is not with_rows or is_silent:
             continue
         try:
             run = restored_context(held, held.ledger.run(chunk.run_id))

@@ -9,9 +9,9 @@ import time
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.files import storage_errors
+from batchata_tasks.dataset.packs import changed_at, kept_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from batchata_tasks.execution.run_context import RunContext
@@ -25,8 +25,7 @@ def drop_raw_files(run: RunContext) -> int:
     with storage_errors("deleting request and response files"):
         if not run.spec.raw_files:
             for chunk in run.ledger.chunks(run.run_id):
-                for path in _raw_files(run, f"{chunk.id}*"):
-                    path.unlink(missing_ok=True)
+                run.held.packing.remove(_raw_files(run, f"{chunk.id}*"))
         seconds = run.spec.retention_seconds
         return 0 if seconds is None else _drop_older(run, seconds)
 
@@ -39,13 +38,12 @@ def _drop_older(run: RunContext, seconds: float) -> int:
     old = [
         path
         for path in _raw_files(run, "*")
-        if not path.name.startswith(needed) and path.stat().st_mtime < oldest
+        if not path.name.startswith(needed) and changed_at(path) / 1e9 < oldest
     ]
-    for path in old:
-        path.unlink(missing_ok=True)
+    run.held.packing.remove(old)
     return len(old)
 
 
-def _raw_files(run: RunContext, pattern: str) -> Iterator[Path]:
-    for folder in (run.folder.requests, run.folder.responses):
-        yield from folder.glob(pattern)
+def _raw_files(run: RunContext, pattern: str) -> list[Path]:
+    folders = (run.folder.requests, run.folder.responses)
+    return [path for folder in folders for path in kept_files(folder, pattern)]

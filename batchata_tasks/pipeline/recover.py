@@ -23,6 +23,7 @@ from batchata_tasks.dataset.manifest import (
     read_plan,
     write_manifest,
 )
+from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
@@ -77,6 +78,8 @@ def recover(held: HeldDataset, table: PreparedTable) -> Recovery | None:
             "files of the dataset are gone: the results of "
             f"{pluralize(number, 'batch')} are looked up again, nothing is sent for them."
         )
+    for chunk in (*lost.parts, *lost.landed, *lost.unfinished):
+        held.packing.unpack(held.folder.files_of(chunk.id))
     not_landed = land_lost_parts(held, lost.parts)
     to_plan = [*not_landed, *lost.landed, *lost.unfinished]
     if not to_plan:
@@ -114,7 +117,7 @@ def _reread(held: HeldDataset, table: PreparedTable, chunks: list[Chunk]) -> tup
 
 
 def _has_manifest(held: HeldDataset, chunk: Chunk) -> bool:
-    return held.folder.manifest(chunk.id).exists()
+    return is_kept(held.folder.manifest(chunk.id))
 
 
 def _begun_before(held: HeldDataset) -> list[Chunk]:

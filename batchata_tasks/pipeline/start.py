@@ -11,6 +11,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import HeldError
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import has_plan, read_chunk_manifest
+from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.execution.run_context import RunContext, RunState, restored_context
 from batchata_tasks.ledger import SET_ASIDE, UNTIL_LOOKED_AT, ChunkState, Ledger, RunEnd, RunPhase
 from batchata_tasks.pipeline.planning_run import PlanningRun
@@ -219,7 +220,7 @@ def in_flight_keys(
     for chunk in ledger.unfinished_chunks(dataset_id, but_run):
         if chunk.id in but_chunks:
             continue
-        if chunk.state in SET_ASIDE and not folder.manifest(chunk.id).exists():
+        if chunk.state in SET_ASIDE and not is_kept(folder.manifest(chunk.id)):
             remedy = (
                 f"`batchata reconcile --adopt {chunk.id}=BATCH` or `batchata reconcile --resend "
                 f"{chunk.id}`, after a look into the "

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.files import read_json
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.dataset.packs import changed_at, kept_files, kept_json
 from batchata_tasks.planning.job_store import moved_to, require_whole
 from batchata_tasks.spec.jobs import JobsSpec
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def stored_records(folder: DatasetFolder) -> list[dict[str, Any]]:
     """Return the records of the specs of a dataset's runs (see `PreparedRun`), the newest first."""
-    paths = sorted(folder.specs.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    records = [as_dict(read_json(path)) for path in reversed(paths)]
+    paths = sorted(kept_files(folder.specs, "*.json"), key=changed_at)
+    records = [as_dict(kept_json(path)) for path in reversed(paths)]
     return [record for record in records if "spec" in record]
 
 

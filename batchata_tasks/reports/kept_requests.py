@@ -9,6 +9,7 @@ import orjson
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import storage_errors
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.dataset.packs import open_kept
 from batchata_tasks.providers import endpoint_types
 from batchata_tasks.reports.requests import RequestParts
 from batchata_tasks.types.ids import TOKEN_CHARS, is_custom_id
@@ -40,7 +41,9 @@ def kept_request(folder: DatasetFolder, row: dict[str, Any]) -> RequestParts | N
 
 def _line(path: Path, head: bytes) -> bytes | None:
     """Return the line of a file that begins so."""
-    if not path.exists():
-        return None
-    with storage_errors(f"reading {path.name}"), path.open("rb") as lines:
-        return next((line for line in lines if line.startswith(head)), None)
+    with storage_errors(f"reading {path.name}"):
+        try:
+            with open_kept(path) as lines:
+                return next((line for line in lines if line.startswith(head)), None)
+        except FileNotFoundError:
+            return None

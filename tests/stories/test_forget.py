@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING
+from zipfile import ZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.reports.plan import preview
 from tests.support.books import check_money
+from tests.support.request_files import lying_twice
 from tests.support.table import APIS, Table
 
 if TYPE_CHECKING:
@@ -63,10 +65,16 @@ def files_with(table: Table, text: str) -> Iterator[Path]:
 def _content(path: Path) -> str:
     if path.suffix == ".parquet":
         return str(pq.read_table(path).to_pylist())
-    if path.suffix == ".arrow":
-        with pa.OSFile(str(path)) as stream:
-            return str(pa.ipc.open_file(stream).read_all().to_pylist())
-    return path.read_text()
+    if path.suffix == ".zip":
+        with ZipFile(path) as pack:
+            return "".join(_text(name, pack.read(name)) for name in pack.namelist())
+    return _text(path.name, path.read_bytes())
+
+
+def _text(name: str, content: bytes) -> str:
+    if name.endswith(".arrow"):
+        return str(pa.ipc.open_file(content).read_all().to_pylist())
+    return content.decode()
 
 
 def test_no_file_has_the_row_or_its_texts(table: Table) -> None:
@@ -88,6 +96,22 @@ def test_no_file_has_the_row_or_its_texts(table: Table) -> None:
     without_it(table)
     assert table.run().plan["requests"] == 0
     assert len(table.bodies()) == 5
+
+
+def test_no_pack_has_the_row_or_its_texts(table: Table) -> None:
+    """What else was packed with it stays, and can be read as before."""
+    table.run(items_per_batch=3)
+    without = {name: body for name, body in table.bodies().items() if TEXT not in str(body)}
+    compact(table.spec(), Settings())
+    assert {path.suffix for path in files_with(table, TEXT)} == {".parquet", ".zip"}
+    forgotten(table)
+    assert not list(files_with(table, KEY))
+    assert not list(files_with(table, TEXT))
+    assert table.bodies() == without
+    assert not lying_twice(table.output)
+    without_it(table)
+    assert table.run().plan["requests"] == 0
+    check_money(table)
 
 
 def test_other_rows_stay_as_they_are_under_another_response_model(table: Table) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.dataset.packs import changed_at, kept_bytes, kept_files
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.reports.plan import preview
 from batchata_tasks.spec.loading import parse_spec
@@ -93,7 +94,6 @@ class Nights:
 
     def asked(self) -> list[str]:
         """Return all prompts that were sent, in order."""
-        files = (self.output / "_batchata/requests").iterdir()
-        in_order = sorted(files, key=lambda file: file.stat().st_mtime_ns)
-        requests = [one for file in in_order for one in json.loads(file.read_bytes())["requests"]]
+        in_order = sorted(kept_files(self.output / "_batchata/requests", "*"), key=changed_at)
+        requests = [one for path in in_order for one in json.loads(kept_bytes(path))["requests"]]
         return [one["params"]["messages"][0]["content"] for one in requests]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from batchata_tasks.emulator import Emulator, answer_text
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.spec.loading import parse_spec
+from tests.support.request_files import sent_bodies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,16 +116,4 @@ class Table:
 
     def bodies(self) -> dict[str, dict[str, Any]]:
         """Return the request bodies that were sent, by custom_id."""
-        requests: dict[str, dict[str, Any]] = {}
-        for path in (self.output / "_batchata/requests").glob("*.jsonl"):
-            if self.provider == "anthropic":
-                requests |= {
-                    item["custom_id"]: item["params"]
-                    for item in orjson.loads(path.read_bytes())["requests"]
-                }
-            else:
-                requests |= {
-                    item["custom_id"]: item["body"]
-                    for item in map(orjson.loads, path.read_bytes().splitlines())
-                }
-        return requests
+        return sent_bodies(self.output)

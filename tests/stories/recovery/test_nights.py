@@ -24,10 +24,12 @@ from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset import merging
 from batchata_tasks.emulator import answer_text
+from batchata_tasks.execution import earlier_files
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.planning.prepare import prepare_run
 from tests.support.books import check_money
 from tests.support.recovery.trace import Event, Trace, recorded
+from tests.support.request_files import lying_twice
 from tests.support.stuck import add_rows
 from tests.support.table import Table
 
@@ -70,6 +72,7 @@ class Nights(RuleBasedStateMachine):
     folder: Path
     examples = 0
     merges = 0
+    packs = 0
 
     @initialize()
     def begin(self) -> None:
@@ -83,7 +86,7 @@ class Nights(RuleBasedStateMachine):
         self.data = self.table.output / "data"
         self.made = 0  # rows that the source ever had beyond the first
         self.known = set[str]()  # keys that a reader has seen
-        self.at_rest = False
+        self.at_rest = self.died = False
         for new in (0, *[1] * (FULL - 1)):  # so many quiet nights that parts are merged
             self.night(new, None, None, removed=False, death=None)
 
@@ -131,10 +134,11 @@ class Nights(RuleBasedStateMachine):
                 self.at_rest = death is None
             except (BatchataError, OSError):
                 assert death is not None
-                self.at_rest = False
+                self.at_rest, self.died = False, True
         self.read()
         merged = {e.what for e in trace.events if e.kind == "rename" and "/data/merged" in e.what}
         Nights.merges += len(merged)
+        Nights.packs += sum(e.kind == "rename" and "/packs/" in e.what for e in trace.events)
         if self.at_rest:
             self.check()
 
@@ -149,6 +153,7 @@ class Nights(RuleBasedStateMachine):
         check_money(self.table)
         assert self.table.ledger()["accepted_twice"]["number"] == 0
         assert len(list(self.data.iterdir())) <= 2 * (FULL - 1)
+        assert self.died or not lying_twice(self.table.output)
 
     @precondition(lambda self: self.at_rest and self.known)
     @rule(place=st.integers(0, 30))
@@ -176,6 +181,7 @@ def test_nights_lose_nothing_whatever_dies(
     A reader sees each key at every step, and each run may end at any step.
     """
     monkeypatch.setattr(merging, "FULL", FULL)
+    monkeypatch.setattr(earlier_files, "FEWEST", 6)
     monkeypatch.setenv("BATCHATA_LEDGER_URL", "")  # so that it is put back in the end
     Nights.emulator, Nights.folder = emulator, tmp_path
     run_state_machine_as_test(
@@ -190,6 +196,7 @@ def test_nights_lose_nothing_whatever_dies(
         ),
     )
     assert Nights.merges
+    assert Nights.packs
 
 
 def test_a_night_reads_no_record_of_the_nights_before(emulator: Emulator, tmp_path: Path) -> None:

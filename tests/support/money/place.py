@@ -24,6 +24,7 @@ from tests.support.built import request_of
 from tests.support.launcher import ROOT, Launcher, Run
 from tests.support.money.draw import SCHEMA, Scenario, Table
 from tests.support.money.verdicts import VERDICTS
+from tests.support.request_files import sent_bodies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,17 +171,7 @@ class Data:
 
     def sent(self) -> dict[str, dict[str, Any]]:
         """Return the request bodies that may have gone out, by custom_id."""
-        requests: dict[str, dict[str, Any]] = {}
-        for path in (self.output / "_batchata/requests").glob("*.jsonl"):
-            if self.scenario.provider == "anthropic":
-                requests |= {
-                    item["custom_id"]: item["params"]
-                    for item in orjson.loads(path.read_bytes())["requests"]
-                }
-            else:
-                lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-                requests |= {line["custom_id"]: line["body"] for line in lines}
-        return requests
+        return sent_bodies(self.output)
 
 
 def ask(home: Path, query: str) -> list[dict[str, Any]]:

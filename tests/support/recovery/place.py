@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
-import orjson
 import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import EmulatorProcess, answer_text
 from tests.support.launcher import ROOT, Launcher, Run
 from tests.support.ledger_look import LedgerLook
+from tests.support.request_files import sent_bodies
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -235,15 +235,10 @@ class Place(LedgerLook):
     def bodies(self) -> dict[str, dict[str, Any]]:
         """Return the request bodies of the present version, by the key that begins their prompt."""
         requests: dict[str, dict[str, Any]] = {}
-        for path in (self.output / "_batchata/requests").glob("*.jsonl"):
-            if self.provider == "anthropic":
-                bodies = [item["params"] for item in orjson.loads(path.read_bytes())["requests"]]
-            else:
-                bodies = [orjson.loads(line)["body"] for line in path.read_bytes().splitlines()]
-            for body in bodies:
-                key, version = body["messages"][-1]["content"].split(":")[0].split(" ")
-                if version == self.version:
-                    requests[key] = body
+        for body in sent_bodies(self.output).values():
+            key, version = body["messages"][-1]["content"].split(":")[0].split(" ")
+            if version == self.version:
+                requests[key] = body
         return requests
 
     def check(self) -> Findings:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator import EmulatorProcess, answer_text
 from tests.support.commands import start
+from tests.support.request_files import sent_bodies
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -133,19 +134,7 @@ class Script:
         return problems
 
     def _bodies(self) -> list[dict[str, Any]]:
-        requests: list[dict[str, Any]] = []
-        for path in (self.folder / "out/_batchata/requests").glob("*.jsonl"):
-            if self.provider == "anthropic":
-                requests += [
-                    one["params"]
-                    for one in json.loads(path.read_text(encoding="utf-8"))["requests"]
-                ]
-            else:
-                requests += [
-                    json.loads(line)["body"]
-                    for line in path.read_text(encoding="utf-8").splitlines()
-                ]
-        return requests
+        return list(sent_bodies(self.folder / "out").values())
 
 
 def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> None:
