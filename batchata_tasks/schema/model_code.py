@@ -1,7 +1,8 @@
 """The code of a response model's class, as a digest: it tells whether its checks may have changed.
 
-The schema of a class does not show what its validators refuse. Its code does: the class itself, and
-all that it names, such as bases, nested models, functions and constants, of the user's own files.
+The schema of a class does not show what its validators refuse. Its code does: the class itself, the
+call that made it, and all that these name, such as bases, nested models, functions and constants,
+of the user's own files.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def code_digest(model: type) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the syntax: who imported the class was told
         try:
-            texts = _texts(model.__module__, model.__qualname__.partition(".")[0])
+            texts = _texts(model)
         except RecursionError:  # of an expression of hundreds of parts
             return None
     if not texts:
@@ -56,10 +57,10 @@ def code_digest(model: type) -> str | None:
     return digest("model code", *(text.encode() for text in sorted(texts))).hex()[:_DIGITS]
 
 
-def _texts(module: str, name: str) -> set[str]:
-    """Return the statements that define a name, and all that it names, directly or not."""
+def _texts(model: type) -> set[str]:
+    """Return the statements that define a class, and all that they name, directly or not."""
     modules = dict[str, _Names]()
-    texts, seen, following = set[str](), set[tuple[str, str]](), [(module, name)]
+    texts, seen, following = set[str](), set[tuple[str, str]](), [*_starts(model, modules)]
     while following:
         module, name = place = following.pop()
         if place in seen:
@@ -72,6 +73,25 @@ def _texts(module: str, name: str) -> set[str]:
             for one in _imports_in(statement):
                 following += _imported(one, name, module, modules)
     return texts
+
+
+def _starts(model: type, modules: dict[str, _Names]) -> Iterator[tuple[str, str]]:
+    """Yield the modules and names of a class and its bases, and of what it is assigned to.
+
+    A class that a function, a decorator or a generic model made has a name of its own, and what it
+    was made with stands in the assignment alone.
+    """
+    for one in model.__mro__:
+        yield one.__module__, one.__qualname__.partition(".")[0]
+    for module, loaded in list(sys.modules.items()):
+        values: dict[str, object] = dict(getattr(loaded, "__dict__", ()))
+        if id(model) not in map(id, values.values()):  # of some 100,000 values
+            continue
+        for name in (name for name, value in values.items() if value is model):
+            statements = _names_of(module, modules).get(name, ())
+            # a loop or a block that binds the class to a name, too, is no part of it
+            if all(isinstance(one, ast.Assign | ast.AnnAssign) for one in statements):
+                yield module, name
 
 
 def _names_of(module: str, known: dict[str, _Names]) -> _Names:

@@ -136,6 +136,72 @@ def test_code_that_is_too_deep_to_compare_ends_no_run(digest: Any) -> None:
     assert digest("LEAST = 3", deep) == digest("LEAST = 3", deep)
 
 
+BASE = """
+from typing import Generic, TypeVar
+from pydantic import BaseModel, create_model, field_validator
+from rules_of_a_team import long_enough, made
+
+T = TypeVar("T")
+
+class Base(BaseModel, Generic[T]):
+    name: T
+    _long_enough = field_validator("name")(long_enough)
+
+def wrapped(model):
+    class Wrapped(model):
+        pass
+    return Wrapped
+"""
+FACTORY = """
+from pydantic import BaseModel, Field
+
+def made(least):
+    class Made(BaseModel):
+        name: str = Field(min_length=least)
+    return Made
+"""
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "Label = create_model('OtherName', __base__=Base, score=(int, ...))",
+        "Label = create_model('Label', __base__=Base, __module__='elsewhere')",
+        "Label = create_model('Other', n=(str, ...), __validators__={'v': Base._long_enough})",
+        "Label = Base[str]",
+        "LEAST = 3\n@wrapped\nclass Label(BaseModel):\n    name: str = Field(min_length=LEAST)",
+        "LEAST = 3\nLabel = made(LEAST)",
+        "Label = made(least=3)",
+    ],
+)
+def test_a_class_that_was_made_counts_with_what_it_was_made_of(digest: Any, label: str) -> None:
+    """By a call, a decorator or a generic model, whatever name it has then."""
+
+    def of(least: int) -> str | None:
+        digest.load("rules_of_a_team", f"{RULES}{FACTORY}".replace("LEAST = 3", f"LEAST = {least}"))
+        text = f"{BASE}from pydantic import Field\n{label}"
+        for written in ("LEAST = 3", "least=3"):
+            text = text.replace(written, written.replace("3", str(least)))
+        return code_digest(digest.load("models_of_a_team", text).Label)
+
+    assert of(3) == of(3) is not None
+    assert of(3) != of(4)
+
+
+def test_a_loop_over_models_is_no_part_of_them(digest: Any) -> None:
+    """A script may bind a model to names of its own."""
+
+    def of(line: str) -> str | None:
+        digest.load("rules_of_a_team", RULES)
+        return code_digest(digest.load("models_of_a_team", f"{MODELS}\n{line}").Label)
+
+    assert (
+        of("for one in (Label,):\n    print()")
+        == of("for one in (Label,):\n    print(1)")
+        == of("")
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
