@@ -133,13 +133,13 @@ class RunSpec(BaseModel, ABC):
         default=False, description="Delete results at the provider once they are landed."
     )
 
-    @field_validator("time_limit", "retention")
+    @field_validator("time_limit", "retention", mode="before")
     @classmethod
-    def _a_duration(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _a_duration(cls, value: object, info: ValidationInfo) -> object:
         if value is None:
             return None
-        if not re.fullmatch(_DURATION, value):
-            message = "write it as a number and a unit, such as 90m or 6h (s, m, h, d)."
+        if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
+            message = "write it as a number and a unit, such as 90m, 6h or 30d (s, m, h, d)."
             raise ValueError(message)
         if not float(value[:-1]):
             message = f"{value} is no time: {_NO_TIME[str(info.field_name)]}"

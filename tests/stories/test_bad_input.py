@@ -389,6 +389,8 @@ CASES = [
     ),
     Case("time-limit", ("`time_limit`", "90m"), {"time_limit": "soon"}),
     Case("time-limit-without-unit", ("`time_limit`", "90m"), {"time_limit": "90"}),
+    Case("time-limit-that-is-a-number", ("`time_limit`", "90m"), {"time_limit": 90}),
+    Case("retention-that-is-a-number", ("`retention`", "30d"), {"retention": 30}),
     Case("time-limit-of-nothing", ("`time_limit`", "90m"), {"time_limit": "0h"}),
     Case("no-retention", ("`retention`: 0d is no time", "raw_files: false"), {"retention": "0d"}),
     Case("retention", ("`retention`", "90m"), {"retention": "a month"}),
