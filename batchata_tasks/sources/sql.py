@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+_LONG = 500  # characters of DuckDB's own words
+
 
 class SqlQuery(DuckDbRows):
     """A SELECT of DuckDB over files, as a Source."""
@@ -123,11 +125,14 @@ def _told() -> Generator[None, None, None]:
         raise SourceError(message) from error
     except duckdb.Error as error:
         remedy = "fix the query (names of files stand in quotes: FROM 'data/x.csv')"
+        if "encodings extension" in str(error):  # no query here may load one
+            remedy = "write the file as UTF-8, or make it the source itself, with `csv: {encoding}`"
         message = f"source.sql: DuckDB says: {_reason(error)}; {remedy}."
         raise SourceError(message) from error
 
 
 def _reason(error: Exception) -> str:
     """Return what DuckDB says, without the lines that only point into the query."""
-    text = str(error).split("\n\nLINE ")[0]
-    return " ".join(text.split())[:500].rstrip(".")
+    text = str(error).split("\n\nLINE ")[0].split("It is possible that the encoding exists")[0]
+    words = " ".join(text.split())
+    return (words if len(words) <= _LONG else f"{words[:_LONG]}…").rstrip(".")

@@ -184,6 +184,19 @@ def test_objects_and_lists_are_printed_as_json(tmp_path: Path) -> None:
     assert "{{ order | tojson }} prints JSON" in " ".join(planned.stdout.split())
 
 
+@pytest.mark.usefixtures("emulator")
+def test_what_a_null_prints_is_told(tmp_path: Path) -> None:
+    """Nothing; as JSON it is a null."""
+    columns = {"id": ["1", "2"], "order": [{"n": 1}, None], "note": ["x", None]}
+    assert init(tmp_path, parquet(tmp_path, columns)).returncode == 0
+    drafted = (tmp_path / "table.yaml").read_text()
+    assert "null in some rows, and prints nothing then (`null` by tojson)" in drafted
+    only_text = parquet(tmp_path, {"id": ["1", "2"], "note": ["x", None]})
+    assert init(tmp_path, only_text, "--name", "text").returncode == 0
+    drafted = (tmp_path / "text.yaml").read_text()
+    assert "note: null in some rows, and prints nothing then\n" in drafted
+
+
 _UNIQUE = "unique and never null in all 2 rows"
 _TEXT = "no column of numbers or short texts is; doubtful: a text may be edited, or come twice; "
 WHY = [
@@ -407,6 +420,8 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 REFUSALS = [
     (["a,b", "1,2", "1,2"], [], "no column of this table is unique"),
     (["id,b", "1,x", "1,y"], ["--key", "id"], "id is no key: rows 1 and 2 have the same value"),
+    (["id,b", "1,x", "1,x"], ["--key", "id"], "or, if it is one row twice, take one out"),
+    (["id,b", "1,x", "1,x"], [], "('id' is not: rows 1 and 2 have the same value)"),
     (["id,b", "1,x"], ["--key", "ids"], "has no column 'ids'; did you mean 'id'?"),
     (["_status,b", "1,x"], ["--key", "_status"], "metadata column"),
     (["id,b", "1,x"], ["--key", "id", "--key", "id"], "twice"),

@@ -39,6 +39,8 @@ _EMPTY_ENDS = ("id", "nummer", "nr")
 _SHORT = 64  # characters of a text that may be a key: SHA-256 in hexadecimal has so many
 # amounts, shares and dates, which are unique by accident
 _MEASURED = re.compile(r"[-+]?\d*[.,]\d+%?|\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}")
+_SAME = "have the same value"
+_TWICE = "name a column more (--key, again), or, if it is one row twice, take one out"
 _FEW = 20  # rows: fewer may be unique in any column
 _PAIRED = 6  # columns that are tried in pairs
 
@@ -85,9 +87,13 @@ def guess_key(table: TableFacts) -> ChosenKey:
             is_text = any(map(_is_free_text, pair))
             why = "no column is so alone, these two are together: {}"
             return ChosenKey(names, why, is_text, is_guess=True)
+    called = next((one.name for one in columns if _is_called_key(one.name)), "")
+    flaw = _flaw(table, [called]) if called else None
+    closest = f" ({printable(called)!r} is not: {flaw})" if flaw else ""
     message = (
-        "--key: no column of this table is unique and never null, nor are two together; name the "
-        "columns that together identify a row (--key A --key B), or add a column that does."
+        f"--key: no column of this table is unique and never null{closest}, nor are two "
+        "together; name the columns that together identify a row (--key A --key B), add a column "
+        "that does, or take out rows that are there twice."
     )
     raise SpecError(message)
 
@@ -113,7 +119,8 @@ def check_key(table: TableFacts, key: list[str]) -> None:
         message = f"--key: {', '.join(key)} names a column twice; remove one."
         raise SpecError(message)
     if (flaw := _flaw(table, key)) is not None:
-        message = f"--key: {', '.join(map(printable, key))} is no key: {flaw}."
+        remedy = f"; {_TWICE}" if flaw.endswith(_SAME) else ""
+        message = f"--key: {', '.join(map(printable, key))} is no key: {flaw}{remedy}."
         raise SourceError(message)
 
 
@@ -211,7 +218,7 @@ def _flaw(table: TableFacts, key: list[str], *, blanks: bool = False) -> str | N
     if double is None:
         return None
     later, earlier = double
-    return f"rows {earlier} and {later} have the same value; name a column more (--key, again)"
+    return f"rows {earlier} and {later} {_SAME}"
 
 
 def _first_blank(values: list[object], *, blanks: bool) -> int | None:

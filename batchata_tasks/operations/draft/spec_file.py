@@ -91,6 +91,7 @@ def _comments(draft: SpecDraft, table: TableFacts) -> dict[str, str]:
     why = draft.key.why.format(found) if draft.rows else "there are no rows yet"
     doubt = draft.key.doubt(draft.rows)
     nulls = ", ".join(printable(name) for name in draft.with_nulls)
+    as_json = " (`null` by tojson)" if "tojson" in draft.prompt else ""
     return {
         "source": "a path from the folder in which you run",
         "csv": "as its first bytes look" if table.csv else "",
@@ -99,7 +100,7 @@ def _comments(draft: SpecDraft, table: TableFacts) -> dict[str, str]:
         "model": "the provider follows from it",
         "response_model": "what an answer looks like: each field becomes a column",
         "max_tokens": "the cap on one answer",
-        "on_null": f"{nulls}: null in some rows, and prints nothing then",
+        "on_null": f"{nulls}: null in some rows, and prints nothing then{as_json}",
         "columns": "carried along from the table",
         "pilot": "these rows go first, the rest if they turn out well; once for a prompt and model",
         "cost_limit_usd": "hard, for one run, in US dollars",
@@ -119,7 +120,7 @@ def _columns(draft: SpecDraft, table: TableFacts) -> list[str]:
     if more := len(table.columns) - len(shown):
         lines.append(f"#   and {more:,} more")
     lines += [
-        f"#   {printable(name)}: its values go into no one type, so that no spec can use it"
+        f"#   {printable(name)}: its values go into no one type, so that no spec can use it uncast"
         for name in table.unread
     ]
     return lines + [f"# {remark}" for remark in draft.remarks]

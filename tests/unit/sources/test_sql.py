@@ -117,6 +117,14 @@ def test_what_is_refused(query: str, says: str) -> None:
     assert says in refusal(query)
 
 
+def test_an_encoding_that_needs_an_extension_is_refused_with_the_ways_there_are() -> None:
+    """DuckDB's own words tell to load the extension, which a query here may not."""
+    told = refusal("FROM read_csv('a.csv', encoding = 'cp1252')")
+    assert "cp1252" in told
+    assert "write the file as UTF-8, or make it the source itself, with `csv: {encoding}`" in told
+    assert "INSTALL" not in told
+
+
 def test_python_objects_are_no_tables() -> None:
     """A query does not see what the program has under the name of a table."""
     frame = [1]
