@@ -10,29 +10,19 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import site
 import sys
-import sysconfig
 import warnings
 from importlib.util import resolve_name
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.canonical import digest
+from batchata_tasks.common.installed import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
 _DIGITS = 24
-# installed packages and Python itself: they change by updates, and decide on nothing by themselves
-_OTHERS = [
-    Path(folder)
-    for folder in (
-        *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
-        *(*site.getsitepackages(), site.getusersitepackages()),
-    )
-]
 _NAME = re.compile(r"[^\W\d]\w*")
 _ANNOTATION = 200  # characters of a text that may be an annotation
 _WITH_DOCSTRING = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -108,8 +98,7 @@ def _names_of(module: str, known: dict[str, _Names]) -> _Names:
 
 def _statements(module: ModuleType) -> list[ast.stmt]:
     """Return the statements at the top of a module, without docstrings."""
-    file = getattr(module, "__file__", None)
-    if file is None or any(Path(file).is_relative_to(folder) for folder in _OTHERS):
+    if is_installed(module):  # it changes by updates, and decides on nothing by itself
         return []
     try:
         tree = ast.parse(inspect.getsource(module))

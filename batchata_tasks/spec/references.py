@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.installed import is_installed, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
+    from types import ModuleType
+
+_lock = Lock()
+_added_folders: list[str] = []  # by the last import of a model's file, to sys.path
+_brought_modules: set[str] = set()  # by it, from these folders
 
 
 def read_text(field: str, path: Path) -> str:
@@ -41,6 +50,7 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
 
     The real path (links followed) of the file must be in one of `roots`, and the class must be a
     Pydantic BaseModel. It is looked up by file, so nothing outside of the roots is ever imported.
+    What the file imports itself is found as elsewhere, then beside it, then in the roots.
 
     Raises:
         SpecError: any of this is not so.
@@ -65,7 +75,8 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
     if not resolved.is_file():
         message = f"response_model: there is no file {place}."
         raise SpecError(message)
-    module = _import_file(resolved, reference)
+    with _lock, _importing_from([resolved.parent, *allowed]):
+        module = _import_file(resolved, reference)
     model = getattr(module, name, None)
     if not (inspect.isclass(model) and issubclass(model, BaseModel)):
         message = (
@@ -102,6 +113,40 @@ def _module_file(place: str, roots: list[Path]) -> Path:
         for c in (root / relative.with_suffix(".py"), root / relative / "__init__.py")
     ]
     return next((c for c in candidates if c.is_file()), candidates[0])
+
+
+@contextmanager
+def _importing_from(folders: list[Path]) -> Generator[None]:
+    """Let modules be imported from folders that are on no path yet, each time anew.
+
+    The folders come last, so that no file there hides a package; and they stay, since a validator
+    may import when it is called. What an earlier model brought in from them is forgotten: a model
+    that is loaded again has to be checked by its helpers as they are now.
+    """
+    for folder in _added_folders:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    for name in _brought_modules:
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()  # of folders that were looked into a moment ago
+    _added_folders[:] = [path for path in dict.fromkeys(map(str, folders)) if path not in sys.path]
+    sys.path += _added_folders
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        _brought_modules.clear()
+        _brought_modules.update(
+            name for name in sys.modules.keys() - before if _is_of(sys.modules[name])
+        )
+
+
+def _is_of(module: ModuleType) -> bool:
+    """Whether a module lies in the added folders, and not in an environment within them."""
+    place = place_of(module)
+    if place is None or is_installed(module):
+        return False
+    return any(place.is_relative_to(folder) for folder in _added_folders)
 
 
 def _import_file(path: Path, reference: str) -> object:
