@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
 
 from batchata_tasks.cli.interrupts import INTERRUPTED, raise_at_ctrl_c
+from batchata_tasks.common import files
 from batchata_tasks.common.commands import naming
 from batchata_tasks.common.errors import BatchataError, DeclinedError, InputError, SpecError
 from batchata_tasks.progress.console import for_console
@@ -120,7 +120,7 @@ def is_folder(given: str, overrides: list[str] | None) -> bool:
     Raises:
         SpecError: it is one, and keys of a spec are to be changed.
     """
-    if not Path(given).is_dir():
+    if not files.is_folder(given):
         return False
     if overrides:
         message = f"--set: {given} is a folder and no spec, whose keys can be set; leave it out."
@@ -134,7 +134,7 @@ def load(spec: str, overrides: list[str] | None, limit: int | None) -> Enrichmen
     Raises:
         SpecError: it is wrong, or cannot be read.
     """
-    if Path(spec).is_dir():
+    if files.is_folder(spec):
         message = (
             f"SPEC: {spec} is a folder; name the file of the spec. (The folder of a dataset is "
             "what `batchata status`, `show` and `forget` take.)"

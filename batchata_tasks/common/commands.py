@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
+
+from batchata_tasks.common.files import is_folder
 
 _COMMAND = re.compile(r"`batchata (\w+) SPEC\b")
 _TAKE_FOLDERS = ("status", "show", "forget")
@@ -19,10 +20,10 @@ def naming(text: str, given: str | None) -> str:
         return text
     # else a name that begins with a dash would be an option
     name = shlex.quote(f"./{given}" if given.startswith("-") else given)
-    is_folder = Path(given).is_dir()
+    of_folder = is_folder(given)
 
     def named(command: re.Match[str]) -> str:
-        fits = not is_folder or command[1] in _TAKE_FOLDERS
+        fits = not of_folder or command[1] in _TAKE_FOLDERS
         return f"`batchata {command[1]} {name}" if fits else command[0]
 
     return _COMMAND.sub(named, text)

@@ -132,11 +132,12 @@ def _unfit(array: pa.Array, fails: pa.Array | pa.ChunkedArray) -> UnfitError:
 
 
 def value_at(array: pa.Array, place: int) -> object:
-    """Return a value for people; one that Python has no type for as Arrow writes it."""
+    """Return a value for people; one that Python cannot hold as Arrow writes it."""
+    one = array.slice(place, 1)
     try:
-        return python_list(array.slice(place, 1))[0]
-    except (ValueError, OverflowError):
-        return str(array[place])
+        return python_list(one)[0]
+    except (ValueError, OverflowError, KeyError):  # KeyError: for an unknown time zone
+        return one.to_string(skip_new_lines=True).removeprefix("[").removesuffix("]")
 
 
 def _within(array: pa.Array, offsets: pa.Array, error: UnfitError) -> UnfitError:

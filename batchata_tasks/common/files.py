@@ -38,13 +38,27 @@ def from_home(text: str, label: str) -> Path:
     """Return a path with the home folder for its `~`; `label` names the setting.
 
     Raises:
-        SpecError: there is no such user, or no home folder.
+        SpecError: there is no such user, or no home folder; or no path is written so.
     """
+    if "\0" in text:
+        message = f"{label}: {text!r} has a NUL character, which no path has; remove it."
+        raise SpecError(message)
     try:
         return Path(text).expanduser()
     except RuntimeError:
         message = f"{label}: {text} is in the home folder of nobody; write the whole path."
         raise SpecError(message) from None
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file that may be looked at; False also of what can be no path."""
+    # Path.is_file raises for a name that is too long, and in a folder without rights
+    return os.path.isfile(path)  # noqa: PTH113 - see above
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder, likewise."""
+    return os.path.isdir(path)  # noqa: PTH112 - see above
 
 
 def sync_folder(folder: Path) -> None:

@@ -68,7 +68,12 @@ class DatasetFolder:
 
     def check(self) -> None:
         """Refuse a file, and a folder with tables that no run of this program wrote."""
-        if self.root.exists() and not self.root.is_dir():
+        try:
+            is_file = self.root.exists() and not self.root.is_dir()
+        except OSError as error:  # of a name that is too long, or in a folder without rights
+            message = f"output: {self.root} cannot be used: {error.strerror}; name another folder."
+            raise SpecError(message) from None
+        if is_file:
             message = f"output: {self.root} is a file; name a folder."
             raise SpecError(message)
         if any(self.data.glob("*.parquet")) and self.owner() is None:

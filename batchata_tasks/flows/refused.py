@@ -23,7 +23,7 @@ class FailedRunError(BatchataError):
     """
 
     def __init__(self, message: str, receipt: dict[str, Any]) -> None:
-        super().__init__(message)
+        super().__init__(message, receipt)  # of both it is made anew in another process
         self.receipt = receipt
 
 

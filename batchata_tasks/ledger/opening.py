@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,9 @@ def ledger_exists(url_text: str) -> bool:
     """
     url = parse_url(url_text)
     is_file = url.get_backend_name() == "sqlite" and "uri" not in url.query
-    if is_file and not Path(str(url.database)).exists():
-        return False
+    with suppress(OSError):  # of a path that cannot be: connecting tells why
+        if is_file and not Path(str(url.database)).exists():
+            return False
     engine = make_engine(url)
     try:
         with engine.connect().execution_options(batchata_reading=True) as connection:

@@ -66,12 +66,13 @@ def revalidate_in(
 
 
 def _revalidated(dataset: HeldFolder, answers: KeptAnswers, *, dry_run: bool) -> Revalidated:
-    report, parts = answers.look()
     if not dry_run:
         dataset.require_no_unfinished_run(
             "would still send, and pay for, rows that it planned", _SENDS_NOTHING
         )
-        dataset.begin()
+        dataset.begin()  # rows of an older copy of the folder may leave it
+    report, parts = answers.look()
+    if not dry_run:
         dataset.adopt_columns()
         landed = [part for part in parts if part not in dataset.unfinished]
         answers.write(landed, dataset.held)

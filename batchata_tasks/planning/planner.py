@@ -30,6 +30,7 @@ from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.summary import Options, PlanSummary
+from batchata_tasks.planning.values import require_usable
 from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
@@ -194,6 +195,7 @@ class Planner:
             look.note_left_out(block.rows)
         self.summary.source_rows += len(rows)
         self.summary.filtered += len(rows) - len(counted)
+        require_usable(counted.batch, counted.numbers)
         for name in self._spec.key:
             if counted.batch.column(name).null_count:
                 number = counted.numbers[counted.values(name).index(None)]

@@ -6,15 +6,19 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.json_columns import python_list
 from batchata_tasks.planning.nulls import NULL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import pyarrow as pa
-
+# what is raised for a value that Python cannot hold; KeyError: for an unknown time zone
+_BEYOND = (ValueError, OverflowError, KeyError)
 # what is shown as it is, in most rows all there is
 _PLAIN = frozenset({str, int, float, bool, bytes, date, time, datetime, timedelta, Decimal})
 
@@ -74,18 +78,68 @@ def python_values(batch: pa.RecordBatch, name: str, numbers: Sequence[int]) -> l
     """
     try:
         return python_list(batch.column(name))
-    except (ValueError, OverflowError):
+    except _BEYOND:
         for place in range(batch.num_rows):
             try:
                 batch.slice(place, 1).column(name).to_pylist()
-            except (ValueError, OverflowError) as error:
-                # of dates and times it is told in terms of C
-                is_beyond = isinstance(error, OverflowError) or "out of range" in str(error)
-                why = "it is beyond the years 1 to 9999" if is_beyond else str(error)
+            except _BEYOND as error:
                 where = f"source: the column {name!r} has in row {numbers[place]} a value"
-                message = f"{where} that cannot be used: {why}; fix it."
+                message = (
+                    f"{where} that cannot be used: {_why(error, batch.column(name).type)}; fix it."
+                )
                 raise SourceError(message) from error
         raise
+
+
+def _why(error: Exception, kind: pa.DataType) -> str:
+    """Return why Python cannot hold a value; of dates and times it is told in terms of C."""
+    if isinstance(error, KeyError):
+        return f"there is no time zone {error}"
+    if pa.types.is_duration(kind):
+        return "it is a duration of more than 999,999,999 days"
+    is_beyond = isinstance(error, OverflowError) or "out of range" in str(error)
+    return "it is beyond the years 1 to 9999" if is_beyond else str(error)
+
+
+def require_usable(batch: pa.RecordBatch, numbers: Sequence[int]) -> None:
+    """Refuse values beyond what Python can hold, also in columns that are only carried along.
+
+    Once they had landed, each later look at the dataset would break off at them.
+
+    Raises:
+        SourceError: see `python_values`.
+    """
+    for name in batch.schema.names:
+        if _may_be_beyond(batch.column(name)):
+            python_values(batch, name, numbers)
+
+
+def _may_be_beyond(column: pa.Array) -> bool:
+    """Whether Python may be unable to hold a value; that most columns have none is told quickly."""
+    try:
+        column.validate(full=True)  # texts may be no UTF-8
+        for moments in _moments_in(column):
+            bounds: list[pa.Scalar] = list(pc.min_max(moments).values())
+            for bound in bounds:
+                bound.as_py()
+    except (*_BEYOND, pa.ArrowException):
+        return True
+    return False
+
+
+def _moments_in(column: pa.Array) -> Iterator[pa.Array]:
+    """Yield the dates, times and durations in a column, also those within lists and objects."""
+    parts = list[pa.Array]()
+    if pa.types.is_temporal(column.type):
+        yield column
+    elif isinstance(column, pa.MapArray):
+        parts = [column.keys, column.items]
+    elif isinstance(column, pa.StructArray):
+        parts = column.flatten()
+    elif is_list(column.type):
+        parts = [column.flatten()]
+    for part in parts:
+        yield from _moments_in(part)
 
 
 def shown(row: Mapping[str, Any], columns: Iterable[str], null: object = NULL) -> dict[str, Any]:

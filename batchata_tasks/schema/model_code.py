@@ -13,14 +13,15 @@ import re
 import sys
 import warnings
 from importlib.util import resolve_name
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, get_args
 
 from batchata_tasks.common.canonical import digest
 from batchata_tasks.common.installed import is_installed
+from batchata_tasks.common.json import as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
 _DIGITS = 24
 _NAME = re.compile(r"[^\W\d]\w*")
@@ -40,11 +41,26 @@ def code_digest(model: type) -> str | None:
         warnings.simplefilter("ignore")  # of the syntax: who imported the class was told
         try:
             texts = _texts(model)
-        except RecursionError:  # of an expression of hundreds of parts
+        except (RecursionError, ValueError, MemoryError):
+            # an expression of hundreds of parts, a number of thousands of digits
             return None
     if not texts:
         return None
     return digest("model code", *(text.encode() for text in sorted(texts))).hex()[:_DIGITS]
+
+
+def _places(kind: object) -> Iterator[tuple[str, str]]:
+    """Yield module and name of a class, or of those that a generic one was made of."""
+    made = as_dict(getattr(kind, "__pydantic_generic_metadata__", None))
+    if (origin := made.get("origin")) is not None:
+        parts = [origin, *made["args"]]
+    elif isinstance(kind, type):
+        yield kind.__module__, kind.__qualname__.partition(".")[0]
+        return
+    else:
+        parts = get_args(kind)  # of a list, a union
+    for part in parts:
+        yield from _places(part)
 
 
 def _texts(model: type) -> set[str]:
@@ -72,9 +88,10 @@ def _starts(model: type, modules: dict[str, _Names]) -> Iterator[tuple[str, str]
     was made with stands in the assignment alone.
     """
     for one in model.__mro__:
-        yield one.__module__, one.__qualname__.partition(".")[0]
-    for module, loaded in list(sys.modules.items()):
-        values: dict[str, object] = dict(getattr(loaded, "__dict__", ()))
+        yield from _places(one)
+    for module in list(sys.modules):
+        loaded = sys.modules.get(module)  # a program may put anything there
+        values = dict(vars(loaded)) if isinstance(loaded, ModuleType) else {}
         if id(model) not in map(id, values.values()):  # of some 100,000 values
             continue
         for name in (name for name, value in values.items() if value is model):
@@ -90,7 +107,8 @@ def _names_of(module: str, known: dict[str, _Names]) -> _Names:
         names: _Names = {}
         known[module] = names
         loaded = sys.modules.get(module)
-        for statement in [] if loaded is None else _statements(loaded):
+        # a program may put anything into `sys.modules`
+        for statement in _statements(loaded) if isinstance(loaded, ModuleType) else ():
             for name in _defined_by(statement, module, known):
                 names.setdefault(name, []).append(statement)
     return known[module]
@@ -98,11 +116,12 @@ def _names_of(module: str, known: dict[str, _Names]) -> _Names:
 
 def _statements(module: ModuleType) -> list[ast.stmt]:
     """Return the statements at the top of a module, without docstrings."""
-    if is_installed(module):  # it changes by updates, and decides on nothing by itself
-        return []
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or is_installed(module):
+        return []  # it changes by updates, and decides on nothing by itself
     try:
         tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, ValueError, SyntaxError):
+    except (OSError, TypeError, ValueError, SyntaxError, MemoryError):
         return []
     for node in ast.walk(tree):
         if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:

@@ -6,6 +6,7 @@ import codecs
 from types import MappingProxyType
 from typing import Self
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DELIMITERS = MappingProxyType({".csv": ",", ".tsv": "\t", ".tab": "\t"})
@@ -51,8 +52,9 @@ class CsvFormat(BaseModel):
     @classmethod
     def _known(cls, value: str) -> str:
         try:
-            text = codecs.lookup(value).decode(b"")[0]
-        except (LookupError, ValueError, TypeError):
+            # Arrow has buffers decoded, which the code of some names (punycode) cannot
+            text = codecs.lookup(value).decode(pa.py_buffer(b""))[0]
+        except (LookupError, ValueError, TypeError, AttributeError):
             text = None
         if not isinstance(text, str):
             message = f"there is no encoding {value!r:.40}; give one such as cp1252 or utf-16."

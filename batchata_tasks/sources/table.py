@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from batchata_tasks.common.arrow_types import plain
-from batchata_tasks.common.conversion import UnfitError, converted
+from batchata_tasks.common.conversion import UnfitError, converted, value_at
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.json_columns import type_name
 from batchata_tasks.common.text import literal, printable
@@ -169,5 +169,5 @@ def _example(part: Part, name: str) -> object:
     for block in part.source.batches([name]):
         found = block.rows.column(0).drop_null()
         if len(found):
-            return found[0].as_py()
+            return value_at(found, 0)
     return None

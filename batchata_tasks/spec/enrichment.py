@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -16,6 +15,7 @@ from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.csv_format import CsvFormat  # noqa: TC001 - pydantic reads it
 from batchata_tasks.sources.forms import TableSource  # noqa: TC001 - pydantic reads it
 from batchata_tasks.sources.source import Source  # noqa: TC001 - as above
+from batchata_tasks.spec.json_text import parse_json
 from batchata_tasks.spec.parts import (
     DEFAULT_PILOT,
     MAX_MISSING_SHARE,
@@ -283,7 +283,7 @@ class EnrichmentSpec(RunSpec):
         if isinstance(self.response_schema, str):
             text = read_text("response_schema", Path(self.response_schema))
             try:
-                schema = json.loads(text)
+                schema = parse_json(text)
             except ValueError as error:
                 message = f"response_schema: {self.response_schema} is not valid JSON: {error}"
                 raise SpecError(message) from error

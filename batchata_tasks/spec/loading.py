@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +15,7 @@ from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.validation import describe_keys, first_error
 from batchata_tasks.spec.budget_file import FOLDER
 from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.json_text import parse_json
 from batchata_tasks.spec.references import read_text
 from batchata_tasks.spec.yaml_text import parse_yaml, problem, written_at
 
@@ -39,8 +39,8 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
     is_json = Path(path).suffix == ".json"
     try:
         # JSON is no part of YAML 1.1: escaped emoji, tabs and exponents would read otherwise
-        data = json.loads(text) if is_json else parse_yaml(text)
-    except json.JSONDecodeError as error:
+        data = parse_json(text) if is_json else parse_yaml(text)
+    except ValueError as error:
         message = f"{path}: not valid JSON: {error}"
         raise SpecError(message) from error
     except yaml.YAMLError as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.files import is_file
 from batchata_tasks.common.installed import is_installed, place_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def read_text(field: str, path: Path) -> str:
     except IsADirectoryError:
         message = f"{field}: {path} is a folder; name the {'spec ' if field == 'SPEC' else ''}file."
         raise SpecError(message) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         message = f"{field}: {path} cannot be read: {error}"
         raise SpecError(message) from error
 
@@ -56,7 +57,7 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
         SpecError: any of this is not so.
     """
     place, sign, name = reference.rpartition(":")
-    if not sign or not place or not name.isidentifier():
+    if not sign or not place or "\0" in place or not name.isidentifier():
         message = f"response_model: {reference!r} is not of the form file.py:Class or module:Class."
         raise SpecError(message)
     if not (allowed := [root.resolve() for root in roots]):
@@ -72,7 +73,7 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
         outside = f"response_model: {place} lies outside of the code roots ({listed})"
         message = f"{outside}; move it there or set BATCHATA_CODE_ROOTS."
         raise SpecError(message)
-    if not resolved.is_file():
+    if not is_file(resolved):
         message = f"response_model: there is no file {place}."
         raise SpecError(message)
     with _lock, _importing_from([resolved.parent, *allowed]):
@@ -112,7 +113,7 @@ def _module_file(place: str, roots: list[Path]) -> Path:
         for root in roots
         for c in (root / relative.with_suffix(".py"), root / relative / "__init__.py")
     ]
-    return next((c for c in candidates if c.is_file()), candidates[0])
+    return next((c for c in candidates if is_file(c)), candidates[0])
 
 
 @contextmanager

@@ -299,6 +299,39 @@ def schema(properties: Any, **more: Any) -> dict[str, Any]:
 
 JSONL = {"source": "rows.jsonl"}
 PARQUET = {"source": "rows.parquet"}
+# what Python cannot hold
+BEYOND = [
+    (
+        "year-12000",
+        pa.array([1, 2, 316_516_204_800], pa.timestamp("s")),
+        ("row 3", "the years 1 to 9999", "fix it"),
+    ),
+    (
+        "year-within-a-list",
+        pa.array([[1], [2], [316_516_204_800]], pa.list_(pa.timestamp("s"))),
+        ("row 3", "the years 1 to 9999", "fix it"),
+    ),
+    (
+        "year-within-an-object",
+        pa.array([{"a": 1}, {"a": 2}, {"a": 4_000_000}], pa.struct([("a", pa.date32())])),
+        ("row 3", "the years 1 to 9999", "fix it"),
+    ),
+    (
+        "time-zone",
+        pa.array([1, 2, 3], pa.timestamp("s", "Mars/Olympus")),
+        ("row 1", "no time zone", "Mars/Olympus"),
+    ),
+    (
+        "duration",
+        pa.array([1, 2, 2**62], pa.duration("s")),
+        ("row 3", "999,999,999 days", "fix it"),
+    ),
+    (
+        "broken-text",
+        pa.array([b"a", b"b", b"\xff"]).view(pa.string()),
+        ("row 3", "utf-8", "fix it"),
+    ),
+]
 IN_WORDS = "this version does not support"
 
 CASES = [
@@ -1106,7 +1139,58 @@ CASES = [
         ("output", "~nobody-of-this-name", "whole path"),
         {"output": "~nobody-of-this-name/out"},
     ),
+    Case(
+        "encoding-that-reads-no-blocks",
+        ("`csv.encoding`", "no encoding 'punycode'"),
+        {"csv": {"encoding": "punycode"}},
+    ),
+    Case(
+        "prompt-file-with-a-nul",
+        ("prompt_file", "cannot be read"),
+        {"prompt": ABSENT, "prompt_file": "a\0b"},
+    ),
+    Case(
+        "model-with-a-nul",
+        ("response_model", "not of the form"),
+        {"response_model": "a\0.py:Topic"},
+    ),
+    Case(
+        "model-of-too-long-a-name",
+        ("response_model", "there is no file", "xxx"),
+        {"response_model": f"{'x' * 300}.py:Topic"},
+    ),
+    Case(
+        "schema-that-is-too-deep",
+        ("response_schema", "deep.json", "nested too deeply"),
+        {"response_model": ABSENT, "response_schema": "deep.json"},
+        {"deep.json": "[" * 100_000},
+    ),
+    Case(
+        "ledger-of-too-long-a-name",
+        ("BATCHATA_LEDGER_URL", "xxx"),
+        env={"BATCHATA_LEDGER_URL": f"sqlite:///{'x' * 300}"},
+    ),
     Case("output-is-a-file", ("output", "rows.csv", "is a file", "folder"), {"output": "rows.csv"}),
+    Case("output-with-a-nul", ("output", "'a\\x00b'", "NUL", "remove it"), {"output": "a\0b"}),
+    Case(
+        "output-of-too-long-a-name",
+        ("output", "xxx", "too long", "name another folder"),
+        {"output": "x" * 300},
+    ),
+    # values that are in no template
+    *(
+        Case(
+            f"{role}-{what}",
+            ("source", f"'{name}'", *words),
+            {**PARQUET, "columns": ["name", "stars"], "prompt": "{{ summary }}", **more},
+            prepare=rows_with(**{name: values}),
+        )
+        for role, name, more in (
+            ("key", "name", {"output": "of_another_key"}),
+            ("carried", "stars", {}),
+        )
+        for what, values, words in BEYOND
+    ),
 ]
 IN_SHELL = [
     case for case in CASES if case.name in ("unknown-key", "duplicate-keys", "no-openai-key")
@@ -1207,6 +1291,14 @@ def test_other_commands_refuse_a_bad_spec_too(
     """Every command that takes a spec refuses a bad one in the same words."""
     write_spec(project, max_token=5)
     check(in_process(command, "spec.yaml"), 2, ("`max_token`", "did you mean `max_tokens`"))
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "show", "compact", "rehearse"])
+def test_a_spec_of_too_long_a_name_is_named(
+    command: str, project: Path, emulator: Emulator
+) -> None:
+    """Whatever was taken for a path, a prompt say, it is a sentence."""
+    check(in_process(command, "x" * 300), 2, ("SPEC", "xxx", "cannot be read", "too long"))
 
 
 # --- bad states: of folders, ledgers, servers and disks -------------------------------------------

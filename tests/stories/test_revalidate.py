@@ -15,6 +15,7 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.operations.cancel import cancel
 from batchata_tasks.operations.compact import compact
+from batchata_tasks.operations.forget import forget
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.revalidate import revalidate
 from batchata_tasks.pipeline.enrich import enrich
@@ -390,6 +391,21 @@ def test_an_older_copy_of_the_folder_is_read_again(table: Table, loses: bool) ->
     table.run(response_schema=LABEL_ALONE)
     assert table.rows() == before
     check_money(table)
+
+
+def test_an_older_copy_loses_the_forgotten_row_before_its_answers_are_read(table: Table) -> None:
+    """The copy has a part of that row alone, which is in the dataset no more."""
+    table.run(items_per_batch=1)
+    copy = shutil.copytree(table.output, table.folder / "copy")
+    forget(table.spec(), ["k0"], Settings())
+    table.values = table.values[1:]
+    table.write()
+    shutil.rmtree(table.output)
+    shutil.move(copy, table.output)
+    assert revalidated(table, response_schema=LABEL_ALONE).kept == 11
+    assert table.run(response_schema=LABEL_ALONE).plan["up_to_date"] == 11
+    assert [row["id"] for row in table.rows()] == sorted(value["id"] for value in table.values)
+    assert sent(table) == 12
 
 
 def test_nothing_is_read_again_that_nobody_set_back(table: Table) -> None:

@@ -76,6 +76,7 @@ class Array:
     def take(self, indices: Array) -> Array: ...
     def filter(self, mask: Array) -> Array: ...
     def validate(self, *, full: bool = False) -> None: ...
+    def to_string(self, *, skip_new_lines: bool = False) -> str: ...
 
 class DictionaryArray(Array):
     dictionary: Array
@@ -95,6 +96,8 @@ class ListArray(Array):
     ) -> ListArray: ...
 
 class MapArray(Array):
+    keys: Array
+    items: Array
     @classmethod
     def from_arrays(
         cls, offsets: Array, keys: Array, items: Array, type: DataType, *, mask: Array

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchata_tasks.common.conversion import value_at
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.planning.fingerprint import part
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
@@ -149,6 +150,20 @@ def test_nulls_and_nanoseconds_keep_their_fingerprint() -> None:
     )
     row = {name: python_values(batch, name, 1)[0] for name in batch.schema.names}
     assert part("input", row) == "7b7acd851c5f89710bab3f9e"
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (pa.array([316_516_204_800], pa.timestamp("s")), "12000-01-01 00:00:00"),
+        (pa.array([[10**7]], pa.list_(pa.date32())), "[29349-01-26]"),
+        (pa.array([1], pa.timestamp("s", "Mars/Olympus")), "1970-01-01 00:00:01Z"),
+        (pa.array([2**62], pa.duration("s")), str(2**62)),
+    ],
+)
+def test_errors_show_what_python_cannot_hold(values: pa.Array, shown: str) -> None:
+    """A value that does not fit its column may be one that cannot be shown as others are."""
+    assert value_at(values, 0) == shown
 
 
 def test_a_year_beyond_python_is_named() -> None:

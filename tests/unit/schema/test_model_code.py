@@ -130,6 +130,48 @@ def test_what_fills_a_constant_counts(digest: Any, filled: str) -> None:
     assert of(1) != of(2)
 
 
+GENERIC = """
+from typing import Generic, TypeVar
+from pydantic import BaseModel
+from rules_of_a_team import Item
+
+Of = TypeVar("Of")
+
+class Answer(BaseModel, Generic[Of]):
+    items: list[Of]
+    least: int = 1
+
+Label = Answer[list[Item]]
+"""
+ITEM = "from pydantic import BaseModel\n\nclass Item(BaseModel):\n    size: int = 1\n"
+
+
+def test_a_generic_model_counts_with_what_it_is_made_of(digest: Any) -> None:
+    """The class itself has no statement of its own."""
+
+    def of(old: str = "", new: str = "") -> str | None:
+        digest.load("rules_of_a_team", ITEM.replace(old, new))
+        return code_digest(digest.load("models_of_a_team", GENERIC.replace(old, new)).Label)
+
+    others = {of(f"{name}: int = 1", f"{name}: int = 2") for name in ("size", "least")}
+    assert of() == of() is not None
+    assert len({of(), *others}) == 3
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        f"LEAST = 0x{'f' * 6000}",  # more digits than Python writes
+        "import sys\nclass Odd:\n    long_enough = long_enough\nsys.modules[__name__] = Odd",
+        "__file__ = 7",
+    ],
+)
+def test_odd_code_ends_no_run(digest: Any, odd: str) -> None:
+    """Python takes it; that it cannot be compared is no error."""
+    written = "return 1", f"return 1\n\n{odd}"
+    assert digest(*written) == digest(*written)
+
+
 def test_code_that_is_too_deep_to_compare_ends_no_run(digest: Any) -> None:
     """An expression of hundreds of parts, which Python's own tools cannot write."""
     deep = f"LEAST = {' + '.join(['1'] * 900)}"

@@ -350,6 +350,23 @@ def test_yaml_and_json_are_one(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ('"max_tokens": 5000', "the key max_tokens is given twice; remove one"),
+        ('"params": {"stop": [], "stop": ["x"]}', "the key stop is given twice; remove one"),
+        (f'"limit": {"9" * 5000}', "Exceeds the limit"),
+        (f'"params": {"[" * 100_000}', "it is nested too deeply"),
+    ],
+)
+def test_json_that_no_spec_can_have_is_refused(tmp_path: Path, more: str, reason: str) -> None:
+    """Python would take the last of two equal keys, and fail at long numbers and deep lists."""
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({**BASE, "max_tokens": 50})[:-1] + f", {more}}}", encoding="utf-8")
+    with pytest.raises(SpecError, match=rf"spec\.json: not valid JSON: {reason}"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize(
     ("pair", "key", "value"),
     [
         ("limit=20", "limit", 20),
