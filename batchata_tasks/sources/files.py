@@ -18,6 +18,7 @@ from fsspec.implementations.local import (  # pyright: ignore[reportMissingTypeS
 )
 
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.files import from_home
 from batchata_tasks.sources.source import no_such_file
 
 if TYPE_CHECKING:
@@ -120,8 +121,9 @@ def found(url: str) -> tuple[list[File], bool]:
 
     Raises:
         SourceError: there are none.
+        SpecError: the path is in the home folder of nobody.
     """
-    local = Path(url).expanduser()
+    local = from_home(url, "source")
     if "://" in url and not local.exists():
         return _found_remote(url)
     filesystem = LocalFileSystem()

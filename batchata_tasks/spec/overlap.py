@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.files import from_home
 from batchata_tasks.sources.files import found, pattern_base
 from batchata_tasks.sources.source import errors_of
 
@@ -54,7 +55,7 @@ def _local(source: str) -> Path | None:
     """Return the path that a source names; None if it is elsewhere."""
     if source.startswith("file://"):
         return Path(url2pathname(urlsplit(source).path))
-    path = Path(source).expanduser()
+    path = from_home(source, "source")
     return path if "://" not in source or path.exists() else None
 
 

@@ -1128,6 +1128,11 @@ CASES = [
         ("BATCHATA_LEDGER_URL", "'mode'", "uri=true", "leave it out"),
         env={"BATCHATA_LEDGER_URL": "sqlite:///ledger.db?mode=ro"},
     ),
+    Case(
+        "source-of-nobody",
+        ("source", "~$rows.csv", "whole path"),
+        {"source": "~$rows.csv"},
+    ),
     # outputs
     Case(
         "remote-output",

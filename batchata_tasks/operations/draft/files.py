@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from secrets import token_hex
 
+from batchata_tasks.operations.draft.spec_file import as_yaml
+
 # of the response model: its fields, unless the table carries columns of these names along
 FIELDS = ("category", "summary", "confidence")
 CLASS = "Answer"
@@ -32,7 +34,7 @@ class Answer(BaseModel):
 '''
 
 _PREFECT = """\
-# Deployments of the spec {spec}. From this folder, this registers them:
+# Deployments of the spec {file}. From this folder, this registers them:
 #   prefect --no-prompt deploy --all{option}
 # Before it, once: a server (`prefect server start`, in a terminal of its own), its address
 # (`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`), and the work pool
@@ -119,7 +121,8 @@ def prefect_text(name: str, spec: str, file: str) -> str:
     """Return a prefect.yaml with the deployments of a spec; `file` is its own name."""
     option = "" if file == "prefect.yaml" else f" --prefect-file {file}"
     origin = f"batchata-origin-{token_hex(4)}"
-    return _PREFECT.format(name=name, spec=spec, option=option, origin=origin)
+    written = {"name": as_yaml(name), "spec": as_yaml(spec)}
+    return _PREFECT.format(**written, file=spec, option=option, origin=origin)
 
 
 def automations_text() -> str:

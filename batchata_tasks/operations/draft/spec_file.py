@@ -82,7 +82,7 @@ def spec_text(draft: SpecDraft, table: TableFacts) -> str:
             lines += ["source:", *_mapping(draft.source)]
             continue
         comment = f"   # {comments[name]}" if name in comments else ""
-        lines.append(f"{name}: {_flow(value)}{comment}")
+        lines.append(f"{name}: {as_yaml(value)}{comment}")
     return "\n".join(lines) + "\n"
 
 
@@ -132,14 +132,14 @@ def _mapping(values: dict[str, Any]) -> list[str]:
     for name, value in values.items():
         block = _block(value) if isinstance(value, str) and value.endswith("\n") else None
         if block is None:
-            lines.append(f"  {name}: {_flow(value)}")
+            lines.append(f"  {name}: {as_yaml(value)}")
         else:
             lines += [f"  {name}: |", *(f"  {line}".rstrip() for line in block)]
     return lines
 
 
-def _flow(value: object) -> str:
-    """Return a value of YAML on one line."""
+def as_yaml(value: object) -> str:
+    """Return a value as YAML has it on one line: in quotes if it would be read as another."""
     if isinstance(value, float):
         return f"{value:.2f}"
     dump = partial(cast("Any", yaml).safe_dump, value, default_flow_style=True, width=_WIDE)

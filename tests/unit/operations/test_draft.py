@@ -106,6 +106,14 @@ def test_all_files_or_none(tmp_path: Path) -> None:
     assert Path(tmp_path / "b").read_text() == "theirs"
 
 
+@pytest.mark.parametrize("name", ["tickets", "no", "null", "010", "1_000", "2026-01-01", "true"])
+def test_deployments_have_the_name_of_the_spec(name: str) -> None:
+    """Whatever YAML would read it as: a table may be named by its day."""
+    drafted = yaml.safe_load(prefect_text(name, f"{name}.yaml", "prefect.yaml"))
+    assert (drafted["name"], [one["name"] for one in drafted["deployments"]]) == (name, [name] * 4)
+    assert drafted["deployments"][0]["parameters"] == {"spec": f"{name}.yaml"}
+
+
 def test_one_line_names_the_work_pool() -> None:
     """A team takes a pool of its own for all deployments of a spec by changing one line."""
     drafted = prefect_text("tickets", "tickets.yaml", "prefect.yaml")
