@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import marshal
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.planning.job_list import JobForm
+from batchata_tasks.planning.text_form import spelled
 from batchata_tasks.providers import provider_type
 from batchata_tasks.sources import documents
 from batchata_tasks.spec.job import params_of, turn_texts
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     Facts = tuple[bool, int, FileState | None]
 
 
-_EACH_VALUE = 0  # marshal's first version: later ones spell equal values in several ways
+_PLAIN = (  # types of one's own are not taken for those of JSON
+    orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 _PASSED_KEPT = 256
 _FORMS_KEPT = 256
 
@@ -125,6 +130,14 @@ def _naming(job: Job) -> Generator[None, None, None]:
         raise SpecError(message) from None
 
 
+class _Known(NamedTuple):
+    """A form of jobs that passed their checks, the fields that they have, and their adapter."""
+
+    fields: dict[str, Any]
+    form: JobForm
+    adapter: type[Adapter]
+
+
 class CheckedJobs:
     """Jobs that passed their checks: each is checked once, and its document read once for that.
 
@@ -140,7 +153,7 @@ class CheckedJobs:
         self._jobs: dict[int, Job] = {}
         self._passed: dict[int, Facts] = {}
         self._digests: dict[Path, tuple[FileState | None, str]] = {}
-        self._forms: dict[tuple[object, ...], tuple[JobForm, type[Adapter]]] = {}
+        self._forms: dict[tuple[object, ...], _Known] = {}
 
     def check(self, job: Job, *, limited: bool) -> None:
         """Check a job, unless it passed as it is.
@@ -165,8 +178,8 @@ class CheckedJobs:
 
     def plain(
         self, fields: dict[str, Any], messages: object, prompt: object, *, limited: bool
-    ) -> tuple[JobForm, tuple[str, ...]] | None:
-        """Return the form of a job that has these fields, and its texts, if they are valid.
+    ) -> tuple[JobForm, tuple[bytes, ...]] | None:
+        """Return the form of a job that has these fields, and its texts as `spelled`, if valid.
 
         None if no job of its form was checked before, or it has more than texts, or is invalid:
         `check` says why.
@@ -176,15 +189,15 @@ class CheckedJobs:
         roles, texts = turns
         key = self._form_key(fields, roles, messages, limited=limited)
         known = None if key is None else self._forms.get(key)
-        if known is None:
+        # == takes 1 for 1.0, and JSON a tuple for a list, nan for null, an enum for its value
+        if known is None or known.fields != fields:
             return None
-        form, adapter = known
-        if not getattr(adapter.check_turns, "roles_alone", False):
+        if not getattr(known.adapter.check_turns, "roles_alone", False):
             try:
-                adapter.check_turns(list(map(Message, roles, texts)))
+                known.adapter.check_turns(list(map(Message, roles, texts)))
             except SpecError:
                 return None
-        return form, texts
+        return known.form, tuple(map(spelled, texts))
 
     def keep_form(self, fields: dict[str, Any], job: Job, *, limited: bool) -> None:
         """Keep the form of a job that passed its checks, and was made of these fields.
@@ -198,13 +211,18 @@ class CheckedJobs:
             name, _ = self.schemas.of(job)
             if (key := self._form_key(fields, roles, job.messages, limited=limited)) is None:
                 return
-            self._forms[key] = JobForm(job, roles, name, self.schemas.content(name)), adapter
+            form = JobForm(job, roles, name, self.schemas.content(name))
+            self._forms[key] = _Known(deepcopy(fields), form, adapter)
 
     def _form_key(
         self, fields: dict[str, Any], roles: Roles, messages: object, *, limited: bool
     ) -> tuple[object, ...] | None:
-        spelled = _spelled(fields)
-        return None if spelled is None else (roles, messages is None, limited, spelled)
+        """Return what the form of a job is found by; None if JSON does not hold its fields."""
+        try:
+            values = orjson.dumps(fields, default=_class_id, option=_PLAIN)
+        except TypeError:
+            return None
+        return roles, messages is None, limited, values
 
     def _adapter_of(self, job: Job) -> type[Adapter]:
         names = job.model, job.provider, job.endpoint
@@ -251,21 +269,10 @@ class CheckedJobs:
         return sha256
 
 
-def _spelled(fields: dict[str, Any]) -> bytes | None:
-    """Return bytes that tell the fields of a job from those of all other jobs.
-
-    Unlike ==, they tell 1 from 1.0. None if a value is of no type of JSON, nor a class: such a job
-    is checked by itself.
-    """
-    model = fields.get("response_model")
-    # classes of known forms are kept, so that no other gets the `id` of one
-    place = id(model) if isinstance(model, type) else None
-    plain = fields if place is None else {**fields, "response_model": None}
-    try:
-        # takes no enums, and no types of one's own, which JSON may spell like others; is not read
-        return marshal.dumps((place, plain), _EACH_VALUE)
-    except ValueError:
-        return None
+def _class_id(value: object) -> int:
+    if isinstance(value, type):
+        return id(value)  # classes of known forms are kept, so that no other gets the `id` of one
+    raise TypeError
 
 
 def _state_of(file: Path | None) -> FileState | None:

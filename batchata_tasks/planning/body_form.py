@@ -11,6 +11,8 @@ import orjson
 from batchata_tasks.types.request import Message
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batchata_tasks.providers import Adapter
     from batchata_tasks.types.request import Request
 
@@ -42,10 +44,9 @@ class BodyForm:
             return None
         return cls(pieces[0], tuple(zip(turns, pieces[2::2], strict=True)))
 
-    def with_texts(self, texts: tuple[str, ...]) -> bytes:
-        """Return the body whose turns have these texts. None of them may be blank."""
+    def with_texts(self, texts: Sequence[bytes]) -> bytes:
+        """Return the body whose turns have these texts, as `spelled`. None of them may be blank."""
         pieces = [self.start]
         for turn, after in self.rest:
-            # JSON spells each character by itself, so a text may stand within another one
-            pieces += (orjson.dumps(texts[turn])[1:-1], after)
+            pieces += (texts[turn], after)
         return b"".join(pieces)

@@ -14,6 +14,7 @@ import orjson
 from batchata_tasks.common.canonical import canonical
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.planning.text_form import TEXT, TextForm
 from batchata_tasks.spec.job import Job
 
 if TYPE_CHECKING:
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
     from batchata_tasks.spec.job import Roles
 
-PlainJob = tuple[str, int, tuple[str, ...]]
-"""Id, place of the form, texts: Python's garbage collector does not walk over such a tuple."""
+PlainJob = tuple[str, int, tuple[bytes, ...]]
+"""Id, place of the form, texts as `spelled`: no memory is taken for a text and its JSON.
+
+Python's garbage collector does not walk over such a tuple.
+"""
 
 _NEW_FORM = Lock()  # threads may add jobs at once, and no two forms have one place
 
@@ -43,37 +47,29 @@ class JobForm:
         self.job = replace(job, id="", messages=None, prompt=None, params=params)
         self.destination, self.schema = job.destination(), schema
         self.terms = stored_json(self.job, schema).decode()
-        self._field, turns = "prompt", b"%b"
-        if job.messages is not None:
-            own = [b'{"content":%%b,"role":%b}' % orjson.dumps(role) for role in roles]
-            self._field, turns = "messages", b"[" + b",".join(own) + b"]"
-        self._turns = turns
-        self._stored = _with_turns(orjson.loads(self.terms), self._field, turns)
-        pairs = [b"[%b,%%b]" % orjson.dumps(role) for role in roles]
-        self._canonical = b"[" + b",".join(pairs) + b"]"
-        facts = {
-            name: canonical(value).replace(b"%", b"%%")
-            for name, value in facts_of(self.job, content).items()
-        }
-        self._facts = b"[" + b",".join({**facts, self._field: turns}.values()) + b"]"
+        self._field, turns = _turns(roles, is_prompt=job.messages is None)
+        self._turns = TextForm(turns)
+        self._stored = stored_form(self.terms, roles, is_prompt=job.messages is None)
+        pairs = [b'[%b,"%b"]' % (orjson.dumps(role), TEXT) for role in roles]
+        self._canonical = TextForm(b"[" + b",".join(pairs) + b"]")
+        facts = {name: canonical(value) for name, value in facts_of(self.job, content).items()}
+        self._facts = TextForm(b"[" + b",".join({**facts, self._field: turns}.values()) + b"]")
 
-    def spelled(self, texts: Sequence[str]) -> tuple[bytes, bytes]:
+    def spelled(self, texts: Sequence[bytes]) -> tuple[bytes, bytes]:
         """Return a job as `stored_json` does, and what the input of its fingerprint is made of.
 
-        `texts` are those of its turns.
+        `texts` are those of its turns, as `spelled`.
         """
-        spelled = tuple(map(orjson.dumps, texts))
-        return self._stored % spelled, self._canonical % spelled
+        return self._stored.with_texts(texts), self._canonical.with_texts(texts)
 
-    def facts(self, texts: Sequence[str]) -> bytes:
+    def facts(self, texts: Sequence[bytes]) -> bytes:
         """Return the canonical JSON of all that makes a job what it is, but for its id."""
-        return self._facts % tuple(map(orjson.dumps, texts))
+        return self._facts.with_texts(texts)
 
-    def job_of(self, job_id: str, texts: Sequence[str]) -> Job:
+    def job_of(self, job_id: str, texts: Sequence[bytes]) -> Job:
         """Return a job of this form."""
         params = deepcopy(self.job.params)
-        turns = orjson.loads(self._turns % tuple(map(orjson.dumps, texts)))
-        own: dict[str, Any] = {self._field: turns}
+        own: dict[str, Any] = {self._field: orjson.loads(self._turns.with_texts(texts))}
         return replace(self.job, id=job_id, params=params, **own)
 
 
@@ -96,12 +92,21 @@ def facts_of(job: Job, content: str | None) -> dict[str, object]:
     }
 
 
-def _with_turns(fields: dict[str, Any], name: str, turns: bytes) -> bytes:
-    """Return the JSON of an object with one more field, whose value is a template; keys sorted."""
-    values = {key: orjson.dumps(value).replace(b"%", b"%%") for key, value in fields.items()}
+def _turns(roles: Roles, *, is_prompt: bool) -> tuple[str, bytes]:
+    """Return the field of a job that has its turns, and its JSON with TEXT for each text."""
+    if is_prompt:
+        return "prompt", b'"%b"' % TEXT
+    turns = [b'{"content":"%b","role":%b}' % (TEXT, orjson.dumps(role)) for role in roles]
+    return "messages", b"[" + b",".join(turns) + b"]"
+
+
+def stored_form(terms: str, roles: Roles, *, is_prompt: bool) -> TextForm:
+    """Return the form of what `stored_json` returns, given all but the turns of it (`terms`)."""
+    name, turns = _turns(roles, is_prompt=is_prompt)
+    values = {key: orjson.dumps(value) for key, value in orjson.loads(terms).items()}
     values[name] = turns
     pairs = [orjson.dumps(key) + b":" + values[key] for key in sorted(values)]
-    return b"{" + b",".join(pairs) + b"}"
+    return TextForm(b"{" + b",".join(pairs) + b"}")
 
 
 def stored_json(job: Job, schema: str | None, sha256: str | None = None) -> bytes:
@@ -135,8 +140,8 @@ class JobList(MutableSequence[Job]):
         self._forms = {form: place for place, form in enumerate(forms)}
         self._jobs: list[Job | PlainJob] = list(jobs.kept() if is_list else map(_job, jobs))
 
-    def add_plain(self, job_id: str, form: JobForm, texts: tuple[str, ...]) -> None:
-        """Append a job of a form, by the texts of its turns."""
+    def add_plain(self, job_id: str, form: JobForm, texts: tuple[bytes, ...]) -> None:
+        """Append a job of a form, by the texts of its turns, as `spelled`."""
         if (place := self._forms.get(form)) is None:
             with _NEW_FORM:
                 place = self._forms.setdefault(form, len(self._forms))

@@ -28,6 +28,7 @@ from batchata_tasks.planning.hints import literal
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
+from batchata_tasks.planning.text_form import spelled
 from batchata_tasks.planning.values import shown
 from batchata_tasks.pricing.lookup import rates_at, unpriced
 from batchata_tasks.types.request import Message, Request
@@ -184,7 +185,7 @@ class RequestBuilder:
         is_blank = any(not text or text.isspace() for text in texts)
         try:
             if self._form is not None and not is_blank:
-                return self._form.with_texts(texts)
+                return self._form.with_texts(list(map(spelled, texts)))
             return self._built(texts, where)
         except TypeError as error:
             for text, (_, template) in zip(texts, self._turns, strict=True):

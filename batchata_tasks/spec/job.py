@@ -208,7 +208,8 @@ def turn_texts(messages: object, prompt: object) -> tuple[Roles, tuple[str, ...]
         return (("user",), (prompt,)) if isinstance(prompt, str) and _is_text(prompt) else None
     if type(messages) is not list:  # others may be read only once
         return None
-    roles, texts = list[_Role](), list[str]()
+    roles: list[_Role] = []  # takes a third of the time of `list[_Role]()`
+    texts: list[str] = []
     for turn in cast("list[dict[str, Any]]", messages):
         if type(turn) is not dict or len(turn) != len(_TURN):
             return None

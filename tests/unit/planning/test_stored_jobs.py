@@ -37,6 +37,7 @@ MODELS = [
 TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip),
     st.sampled_from(['"', "\\u0041 \x00\x7f", "batchata-turn-1-of-this-body", "ünï ☃ \U0001f600"]),
+    st.sampled_from(['a","role":"user"},{"content":"', '"}],"model":', "\\", '\\"']),
 )
 CONTENTS = st.one_of(
     TEXTS, st.lists(TEXTS.map(lambda text: {"type": "text", "text": text}), min_size=1, max_size=2)
@@ -60,6 +61,11 @@ JOBS = st.one_of(
     st.builds(Job, st.just(""), prompt=TEXTS, **FIELDS),
     st.builds(Job, st.just(""), messages=TURNS, **FIELDS),
 )
+
+ALIKE = st.builds(Job, st.just(""), st.just(CLAUDE), messages=TURNS) | st.builds(
+    Job, st.just(""), st.just(CLAUDE), prompt=TEXTS
+)
+"""Jobs that differ in their turns alone."""
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +101,7 @@ def built(
 
 
 @settings(max_examples=25)
-@given(st.lists(JOBS, min_size=1, max_size=8))
+@given(st.lists(JOBS, min_size=1, max_size=8) | st.lists(ALIKE, min_size=2, max_size=8))
 def test_a_job_among_others_is_what_it_is_alone(jobs: list[Job]) -> None:
     """No byte of a fingerprint or a body depends on the jobs beside it, or on how it is made."""
     jobs = [replace(job, id=str(place)) for place, job in enumerate(jobs)]
