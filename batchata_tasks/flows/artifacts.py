@@ -7,7 +7,7 @@ import re
 from batchata_tasks.common.commands import naming
 from batchata_tasks.common.text import printable
 
-_IN_A_CELL = 90  # characters: cells do not wrap, and what is longer is cut at the table's edge
+_IN_A_CELL = 100  # characters: cells do not wrap, and what is longer is cut at the table's edge
 
 
 def markdown(title: str, lines: list[tuple[str, str]], spec: str | None = None) -> str:
