@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -212,10 +213,22 @@ class RowCondition:
             RecursionError,
         ) as error:
             message = f"{self._field}: the expression fails on {where()}: {error}"
-            nulls = [repr(name) for name in self.columns if row.get(name) is None]
-            if nulls and isinstance(error, TypeError):
-                message += f"; null here: {', '.join(nulls)}. Ask for it first, with `is not none`."
+            if isinstance(error, TypeError):
+                message += self._of_types(row)
             raise SourceError(message) from error
+
+    def _of_types(self, row: Mapping[str, Any]) -> str:
+        """Return what may be wrong with the types of a row's values; "" if nothing is known."""
+        nulls = [repr(name) for name in self.columns if row.get(name) is None]
+        if nulls:
+            return f"; null here: {', '.join(nulls)}. Ask for it first, with `is not none`."
+        dates = [repr(name) for name in self.columns if isinstance(row.get(name), date)]
+        if dates:
+            return (
+                f"; a date here: {', '.join(dates)}. Compare it as a text, such as "
+                "`day is not none and day | string >= '2026-01-31'`."
+            )
+        return ""
 
 
 def _columns_read(

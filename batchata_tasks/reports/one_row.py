@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -164,7 +165,9 @@ def named(key: dict[str, Any]) -> str:
 
 def shown(value: object) -> str:
     """Return a value for people; null is a word, as an empty text is none."""
-    return "null" if value is None else str(value)
+    if value is None or isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def one_row(dataset: ShownDataset, words: Sequence[str]) -> OneRow:

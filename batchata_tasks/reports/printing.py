@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -52,14 +53,14 @@ def aligned(lines: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
     widths = column_widths(lines)
     texts: list[str] = []
     for line in lines:
-        cells = [
-            text.rjust(width) if number in right else text.ljust(width)
-            for number, (text, width) in enumerate(zip(line, widths, strict=True))
-        ]
+        cells = list[str]()
+        for number, (text, width) in enumerate(zip(line, widths, strict=True)):
+            blanks = " " * (width - cell_len(text))
+            cells.append(blanks + text if number in right else text + blanks)
         texts.append((" " * GAP).join(cells).rstrip() + "\n")
     return "".join(texts)
 
 
 def column_widths(lines: Iterable[Sequence[str]]) -> list[int]:
-    """Return the width of the widest cell of each column."""
-    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+    """Return the width of the widest cell of each column, in characters of a terminal."""
+    return [max(map(cell_len, column)) for column in zip(*lines, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -103,6 +104,16 @@ def test_a_condition_on_a_method_is_refused(text: str) -> None:
     """It would be true for every row."""
     with pytest.raises(SourceError, match=r"^where: the expression fails on row 3 \(id=2\): "):
         RowCondition(text, list(ROW)).holds(variables(ROW), where)
+
+
+def test_a_comparison_with_a_date_says_how_to_write_it() -> None:
+    """`where: day >= '2026-01-31'` is what anybody tries first."""
+    day = {"day": date(2026, 2, 1)}
+    with pytest.raises(SourceError, match="'day'") as caught:
+        RowCondition("day >= '2026-01-31'", ["day"]).holds(variables(day), where)
+    told = str(caught.value).split("`")[1]
+    assert RowCondition(told, ["day"]).holds(variables(day), where)
+    assert not RowCondition(told, ["day"]).holds(variables({"day": None}), where)
 
 
 def test_a_comparison_with_null_names_the_column() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import date
 from decimal import Decimal
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from batchata_tasks.common.errors import SourceError, SpecError
-from batchata_tasks.reports.one_row import one_row
+from batchata_tasks.reports.one_row import one_row, shown
+from batchata_tasks.reports.printing import aligned
 from batchata_tasks.reports.rows import rows_table
 from batchata_tasks.reports.selected_rows import Selection, dataset_rows
 from tests.support.table import APIS, Table
@@ -98,18 +100,18 @@ def test_columns_are_chosen_by_name(one: Table) -> None:
 def test_one_row_is_told_whole(table: Table) -> None:
     """Its prompt is the one that went over the wire; all that came of it is there."""
     table.run()
-    shown = one_row(table.spec(), ["k3"])
+    told = one_row(table.spec(), ["k3"])
     (row,) = [row for row in table.rows() if row["id"] == "k3"]
     sent = table.bodies()[row["_custom_id"]]
-    prompt = shown.to_json()["prompt"]
+    prompt = told.to_json()["prompt"]
     assert prompt["is"] == "sent"
     assert [turn["text"] for turn in prompt["turns"]] == ["Label it.", "text of row 3"]
     assert prompt["turns"][-1]["text"] == table.turns(sent)[-1]["content"]
     assert prompt["parameters"].items() <= {**sent, **prompt["parameters"]}.items()
     assert prompt["schema"]["properties"].keys() == {"label", "words"}
-    assert shown.to_json()["inputs"] == {"text": "text of row 3"}
-    assert shown.to_json()["changed_since"] is False
-    facts, text = dict(shown.facts()), shown.text()
+    assert told.to_json()["inputs"] == {"text": "text of row 3"}
+    assert told.to_json()["changed_since"] is False
+    facts, text = dict(told.facts()), told.text()
     assert facts["  label"] == row["label"]
     assert row["_batch_id"] in facts["Batch"]
     assert facts["Cost"].startswith("$")
@@ -117,16 +119,22 @@ def test_one_row_is_told_whole(table: Table) -> None:
     assert row["_response"] in text.replace("\n    ", "\n").partition("Raw answer:\n")[2]
 
 
+def test_objects_and_wide_letters_are_told_for_people() -> None:
+    """As JSON, which says the same in all languages; and columns keep their places."""
+    assert shown({"n": [1, None], "ü": date(2026, 1, 31)}) == '{"n": [1, null], "ü": "2026-01-31"}'
+    assert aligned([("品名", "緑茶"), ("name", "tea")]) == "品名  緑茶\nname  tea\n"
+
+
 def test_a_row_that_changed_since_says_so(one: Table) -> None:
     """The prompt shown is the old one, the inputs are the new ones, and the text says both."""
     one.run()
     one.values[3]["text"] = "another text"
     one.write()
-    shown = one_row(one.spec(), ["k3"])
-    assert shown.to_json()["inputs"] == {"text": "another text"}
-    assert shown.has_changed
-    assert "text of row 3" in shown.text()
-    assert "has changed since" in shown.text()
+    told = one_row(one.spec(), ["k3"])
+    assert told.to_json()["inputs"] == {"text": "another text"}
+    assert told.has_changed
+    assert "text of row 3" in told.text()
+    assert "has changed since" in told.text()
     assert not one_row(one.spec(), ["k2"]).has_changed
     assert one_row(one.spec(system="Say it."), ["k2"]).has_changed
 
@@ -135,25 +143,25 @@ def test_another_attempt_is_shown_with_its_remark(one: Table) -> None:
     """A row that went out again with a remark is shown so, and is no other row for that."""
     one.emulator.control.faults(kind="request_invalid_answer", contains="row 5", times=1)
     one.run()
-    shown = one_row(one.spec(), ["k5"])
-    assert shown.row["_attempts"] == 2
-    assert shown.request is not None
-    assert len(shown.request.turns) > 2
-    assert not shown.has_changed
+    told = one_row(one.spec(), ["k5"])
+    assert told.row["_attempts"] == 2
+    assert told.request is not None
+    assert len(told.request.turns) > 2
+    assert not told.has_changed
 
 
 def test_without_request_files_the_prompt_is_rendered(one: Table) -> None:
     """If no request file is kept, the prompt is made of the source's row now, and called so."""
     one.run(raw_files=False)
-    shown = one_row(one.spec(), ["k3"])
-    assert shown.to_json()["prompt"]["is"] == "rendered"
-    assert "Prompt, rendered now, as no request file is kept:" in shown.text()
-    assert "text of row 3" in shown.text()
+    told = one_row(one.spec(), ["k3"])
+    assert told.to_json()["prompt"]["is"] == "rendered"
+    assert "Prompt, rendered now, as no request file is kept:" in told.text()
+    assert "text of row 3" in told.text()
     one.source.unlink()
-    shown = one_row(one.spec(), ["k3"])
-    assert shown.to_json()["prompt"] is None
-    assert "Prompt: not known" in shown.text()
-    assert "cannot be read now" in shown.text()
+    told = one_row(one.spec(), ["k3"])
+    assert told.to_json()["prompt"] is None
+    assert "Prompt: not known" in told.text()
+    assert "cannot be read now" in told.text()
 
 
 def test_a_row_that_left_the_source_is_shown(one: Table) -> None:
