@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchata_tasks.common.files import storage_errors
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.types.ids import TOKEN_CHARS
 
@@ -28,8 +29,9 @@ def pack_earlier_files(held: HeldDataset, run_id: str | None = None) -> None:
     """
     if held.ledger.open_run(held.lease.dataset_id) is not None:
         return
-    found = (*_of_chunks(held, run_id), *_specs(held, run_id))
-    files = [path for path in found if path.stat().st_size <= _LARGEST]
+    with storage_errors("packing files of earlier runs"):
+        found = (*_of_chunks(held, run_id), *_specs(held, run_id))
+        files = [path for path in found if path.stat().st_size <= _LARGEST]
     if len(files) >= (1 if run_id is None else FEWEST):
         held.packing.pack(files)
 

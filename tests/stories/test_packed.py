@@ -19,7 +19,9 @@ from batchata_tasks.operations.compact import compact
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.rename import rename
 from batchata_tasks.operations.revalidate import revalidate
+from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.one_row import one_row
 from batchata_tasks.types.ids import TOKEN_CHARS
 from tests.support.books import check_money
@@ -219,3 +221,20 @@ def test_many_nights_stay_in_tens_of_files(
     assert (own / f"requests/{newest}.jsonl").exists()
     table.check_answers()
     check_money(table)
+
+
+def test_a_run_ends_well_if_its_files_cannot_be_packed(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is told, and all rows are there; the files stay as they are."""
+    monkeypatch.setattr(earlier_files, "FEWEST", 1)
+    table = Table(tmp_path, emulator, "anthropic", rows=2)
+    table.run()
+    (table.output / "_batchata/packs").write_text("no folder")
+    before, notes = loose(table), list[str]()
+    add_rows(table, 1)
+    receipt = enrich(table.spec(), progress=LineProgress(notes.append))
+    assert receipt.outcomes == {"succeeded": 1}
+    assert any("were not merged: packing files of earlier runs: " in note for note in notes)
+    assert set(before) <= set(loose(table))
+    check_nothing_is_sent(table)
