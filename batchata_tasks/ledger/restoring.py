@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.changes import insert_forgotten, insert_reread
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import blocks, writes
-from batchata_tasks.ledger.values import UNFINISHED, ChunkState
+from batchata_tasks.ledger.values import UNFINISHED, ChunkState, RunPhase
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -40,8 +41,12 @@ class Restoring(Leases):
 
     @writes
     def restore(self, connection: Connection, lease: Lease, restored: Restored) -> None:
-        """Replace all that this ledger knows of the dataset by these rows; all of them or none."""
+        """Put these rows in place of what this ledger knows of the dataset; all of them or none.
+
+        If it knows all of them, the folder is an older copy: then what it knows beyond them stays.
+        """
         self._check(connection, lease)
+        _leave_specs(connection, lease, restored)
         chunk_ids = {row["id"] for row in restored.chunks}
         for table in (t.outcomes, t.reservations, t.intents, t.batches):
             for chunk_id in chunk_ids:
@@ -51,8 +56,12 @@ class Restoring(Leases):
         here = t.chunks.c.dataset_id == lease.dataset_id
         unsent = select(t.chunks.c.id).where(here, t.chunks.c.state == ChunkState.PLANNED)
         connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id.in_(unsent)))
-        connection.execute(delete(t.chunks).where(here))
-        connection.execute(delete(t.runs).where(t.runs.c.dataset_id == lease.dataset_id))
+        chunks = select(t.chunks.c.id).where(here, t.chunks.c.state != ChunkState.PLANNED)
+        if chunk_ids <= set(connection.execute(chunks).scalars()):
+            _keep_beyond(connection, lease, restored)
+        else:
+            connection.execute(delete(t.chunks).where(here))
+            connection.execute(delete(t.runs).where(t.runs.c.dataset_id == lease.dataset_id))
         rows_by_table = {
             t.runs: list(restored.runs.values()),
             t.chunks: restored.chunks,
@@ -67,6 +76,27 @@ class Restoring(Leases):
         insert_forgotten(connection, restored.forgotten)
         for part in sorted(restored.rereads):
             insert_reread(connection, lease.dataset_id, part)
+
+
+def _keep_beyond(connection: Connection, lease: Lease, restored: Restored) -> None:
+    """Delete what is restored, and what was never sent; end other runs, which have no plan left."""
+    here, r = t.chunks.c.dataset_id == lease.dataset_id, t.runs.c
+    connection.execute(delete(t.chunks).where(here, t.chunks.c.state == ChunkState.PLANNED))
+    for row in restored.chunks:
+        connection.execute(delete(t.chunks).where(t.chunks.c.id == row["id"]))
+    for run_id in restored.runs:
+        connection.execute(delete(t.runs).where(r.id == run_id))
+    still_open = (r.dataset_id == lease.dataset_id) & (r.state != RunPhase.CLOSED)
+    ended = {"state": RunPhase.CLOSED, "result": "rebuilt", "finished_at": now_us()}
+    connection.execute(update(t.runs).where(still_open).values(ended))
+
+
+def _leave_specs(connection: Connection, lease: Lease, restored: Restored) -> None:
+    """Let runs keep the records that the ledger has of them: these tell of renamed columns, too."""
+    query = select(t.runs.c.id, t.runs.c.spec).where(t.runs.c.dataset_id == lease.dataset_id)
+    for run_id, spec in connection.execute(query):
+        if run_id in restored.runs:
+            restored.runs[run_id]["spec"] = spec
 
 
 def _leave_to_others(connection: Connection, restored: Restored) -> None:

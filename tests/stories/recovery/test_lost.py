@@ -189,6 +189,35 @@ def test_a_ledger_from_a_backup_is_refused_until_it_is_brought_up_to_date(
     check(table)
 
 
+def test_an_older_copy_takes_nothing_from_a_ledger_that_was_rebuilt(
+    table: Table, tmp_path: Path
+) -> None:
+    """The copy belongs to the ledger that is lost, and knows nothing of what was sent since.
+
+    The ledger in use does: what it knows beyond the copy stays, and comes back unpaid.
+    """
+    table.run(items_per_batch=6)
+    copy = shutil.copytree(table.output, tmp_path / "copy")
+    (tmp_path / "ledger.db").unlink()
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    table.values[0]["text"] += ", changed"
+    table.write()
+    table.run(items_per_batch=6)
+    before, sent = table.rows(), table.ledger()["requests_accepted"]
+    shutil.rmtree(table.output)
+    shutil.copytree(copy, table.output)
+    with pytest.raises(WrongLedgerError, match="another ledger"):
+        table.run(items_per_batch=6)
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert table.run(items_per_batch=6).plan["requests"] == 0
+    assert table.ledger()["requests_accepted"] == sent == 13
+    said = ("id", "label", "words", "_response", "_status", "_fingerprint", "_cost_usd")
+    assert [{k: row[k] for k in said} for row in table.rows()] == [
+        {k: row[k] for k in said} for row in before
+    ]
+    check_money(table)
+
+
 def back_up(folder: Path) -> None:
     """Copy the ledger while it is in use."""
     with (

@@ -74,6 +74,26 @@ def test_quoted_cells(tmp_path: Path, end: str) -> None:
     assert rows(path) == [{"id": "1", "a": f'x, "y"{end}z'}, {"id": "2", "a": ""}]
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+@pytest.mark.parametrize("columns", [["id"], ["id", "a"]])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_quote_that_is_never_closed_is_told(
+    tmp_path: Path, name: str, columns: list[str], end: str
+) -> None:
+    """The rows behind it would be in its cell, and missing, in silence."""
+    lines = ["id,a", "1,x", '2,"y ""z""', "3,x", "4,x", ""]
+    path = write(tmp_path / name, end.join(lines))
+    with pytest.raises(SourceError, match=r"row 2: the column 'a' has a quote that is never clos"):
+        rows(path, columns=columns)
+
+
+@pytest.mark.parametrize("cell", ['"\n"', '"a\n"', '"a\nb"', '"""\n"', '"\n"""', 'a"b', '"a"b'])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_a_last_cell_with_a_line_end_is_closed(tmp_path: Path, cell: str, end: str) -> None:
+    """However its text, and the file, end."""
+    assert len(rows(write(tmp_path / "t.csv", f"id,a\n1,x\n2,{cell}{end}"))) == 2
+
+
 def test_quoted_line_ends_over_block_borders(tmp_path: Path) -> None:
     """Cells of several lines survive the ends of the reader's blocks; the rows keep their order."""
     cell = "\n".join(["a line, of some length"] * 50)
