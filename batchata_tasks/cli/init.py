@@ -30,7 +30,7 @@ Table = Annotated[
     str,
     typer.Argument(
         help="The table: whatever `source` of a spec may be, such as a CSV, JSONL or Parquet file, "
-        "a pattern of them, a folder of Parquet files, or '{sql: SELECT …}'.",
+        "a pattern of them, a folder of Parquet files, or '{sql: \"SELECT …\"}'.",
         metavar="TABLE",
     ),
 ]

@@ -445,6 +445,19 @@ def test_what_is_refused(lines: list[str], words: list[str], sentence: str, tmp_
     assert sentence in refused(tmp_path, text(tmp_path, lines), *words)
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "select id, b from 'table.csv'",
+        "{sql: select id, b from 'table.csv'}",
+        "{url_env: SHOP_DB, query: select id, b from t}",
+    ],
+)
+def test_how_a_query_is_written_is_told(tmp_path: Path, table: str) -> None:
+    """Without quotes its commas separate keys, as in any YAML."""
+    assert """a query is written as '{sql: "SELECT …"}'""" in refused(tmp_path, table)
+
+
 @pytest.mark.usefixtures("emulator")
 def test_a_null_is_no_key(tmp_path: Path) -> None:
     """A key that is null somewhere, also in the last of many rows, is refused with the row."""

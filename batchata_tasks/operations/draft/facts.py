@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -37,6 +38,11 @@ _PLAIN = (
     *(pa.types.is_date, pa.types.is_timestamp, pa.types.is_decimal),
 )
 _NAMES = {"string": "text", "bool": "true or false", "double": "float"}
+_BARE_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
+_QUERIES = (
+    "a query is written as '{sql: \"SELECT …\"}' or '{url_env: NAME, query: \"SELECT …\"}', in "
+    "quotes for its commas"
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,9 @@ def source_of(text: str, sheet: str | None = None) -> str | Form:
         message = "--sheet: name one of the workbook's sheets, or leave it out for the first."
         raise SpecError(message)
     if not text.lstrip().startswith("{") or Path(text).exists():
+        if _BARE_QUERY.match(text) and not Path(text).exists():
+            message = f"TABLE: {_QUERIES}."
+            raise SpecError(message)
         return text if sheet is None else SheetSource(file=text, sheet=sheet)
     if sheet is not None:
         message = "--sheet: only a workbook has sheets; leave it out."
@@ -150,7 +159,9 @@ def source_of(text: str, sheet: str | None = None) -> str | Form:
         message = f"TABLE: {text!r:.80} is not valid YAML: {' '.join(str(error).split())}"
         raise SpecError(message) from error
     except ValidationError as error:
-        message = f"TABLE: {describe_error(first_error(error)[1])}"
+        wrong = describe_error(first_error(error)[1]).rstrip(".")
+        hint = f"; {_QUERIES}" if set(yaml.safe_load(text)) & {"sql", "query"} else ""
+        message = f"TABLE: {wrong}{hint}."
         raise SpecError(message) from None
 
 
