@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.sources.csv_format import CsvFormat
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.source import BATCH_ROWS, ReadOptions
 from tests.support.rows import python_rows
@@ -65,6 +66,29 @@ def test_csv_cells_are_strings(tmp_path: Path, name: str) -> None:
         {"id": "1.0", "a": "true", "b": "null"},
         {"id": "", "a": "nan", "b": " x "},
     ]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+@pytest.mark.parametrize("columns", [["id"], ["id", "a"]])
+@pytest.mark.parametrize("rest", ["x\n3,y\n4,z\n", "x\r\n3,y", "\n" * 2_000_000 + "3,y\n"])
+def test_a_quote_that_is_never_closed_loses_no_row(
+    tmp_path: Path, name: str, columns: list[str], rest: str
+) -> None:
+    """Arrow takes the rest of the file as one cell, in which the rows after it would be lost."""
+    path = write(tmp_path / name, f'id,a\n1,"b\n""c"\n2,"{rest}')
+    with pytest.raises(SourceError, match=r"row 2: .* a quote that is never closed"):
+        rows(path, columns=columns)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n", " \n"])
+def test_a_last_cell_of_several_lines_is_read(tmp_path: Path, encoding: str, end: str) -> None:
+    """It is closed, whatever comes after it."""
+    text = f'id,a\n1,"ä\n""b"{end}'
+    path = write(tmp_path / "t.csv", text.encode(encoding))
+    form = CsvFormat(encoding=encoding.removesuffix("-sig"))
+    (block,) = open_source(str(path), ReadOptions({}, csv=form)).batches(["a"])
+    assert block.rows.column(0)[0].as_py().rstrip() == 'ä\n"b'
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
