@@ -5,16 +5,17 @@ from __future__ import annotations
 import codecs
 import re
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from batchata_tasks.common.errors import SourceError
-from batchata_tasks.common.text import literal, printable
 from batchata_tasks.sources.cells import DATETIME, TYPES, first_unfit, typed_cells, unfit_cell
 from batchata_tasks.sources.csv_format import CsvFormat
+from batchata_tasks.sources.csv_quotes import require_closed
 from batchata_tasks.sources.source import Block, Place, ReadOptions, errors_of
 
 if TYPE_CHECKING:
@@ -72,44 +73,16 @@ class CsvTable:
         schema = self.schema(columns)
         # Arrow reads times with a zone or without, not both: they are converted from text
         read_as = {f.name: pa.string() if f.type.equals(DATETIME) else f.type for f in schema}
-        last, cell, first = self._names[-1], None, 1
-        if self._form.quote is not None:
+        last, spans_lines, first = self._names[-1], False, 1
+        if not self._file.is_local:  # see `require_closed`; Arrow looks at all columns but the last
             read_as.setdefault(last, pa.binary())
         with errors_of(self.url), self._told(self._named(_LONGEST_ROW), columns[:1]):
             for batch in self._batches(read_as):
                 rows = self._with_datetimes(batch.select(columns), schema, first)
                 yield Block(rows, Place(self.url, first))
                 first += batch.num_rows
-                if last in read_as:
-                    cell = batch.column(last)[batch.num_rows - 1]
-            if cell is not None:
-                self._require_closed(cell.as_py(), first - 1)
-
-    def _require_closed(self, cell: object, row: int) -> None:
-        """Refuse a last cell whose quotes are never closed: rows may have gone into it.
-
-        Of other columns it is a row with too few cells, which Arrow refuses.
-        """
-        text = cell.decode(errors="replace") if isinstance(cell, bytes) else cell
-        quote = self._form.quote
-        if quote is None or not isinstance(text, str) or not any(end in text for end in "\r\n"):
-            return
-        written = quote + text.replace(quote, quote * 2)
-        if text.strip(f"{quote}\r\n") and self._text_at_end(len(written)) == written:
-            message = (
-                f"source: {self.url} row {row}: the column {printable(self._names[-1])!r} has a "
-                f"quote that is never closed ({literal(text)}), so that all that follows is in "
-                "this cell; close it, or, if it is no quote, set `csv: {quote: null}`."
-            )
-            raise SourceError(message)
-
-    def _text_at_end(self, length: int) -> str:
-        text = ""
-        with self._file.opened() as stream:
-            blocks: Iterator[bytes] = iter(partial(stream.read, _BLOCK_BYTES), b"")
-            for block in codecs.iterdecode(blocks, self._form.encoding, errors="replace"):
-                text = (text + block)[-length:]
-        return text
+                spans_lines = spans_lines or (not self._file.is_local and _has_line_ends(batch))
+            require_closed(self._file, self._form, first - 1, spans_lines=spans_lines)
 
     def _batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Yield just these columns, in small blocks as long as rows fit into one."""
@@ -251,3 +224,9 @@ class CsvTable:
                 "`csv.delimiter`."
             )
             raise SourceError(message) from error
+
+
+def _has_line_ends(batch: pa.RecordBatch) -> bool:
+    """Whether a text, or a cell as it is, has several lines."""
+    texts = (one for one in batch.columns if one.type in (pa.string(), pa.binary()))
+    return any(pc.any(pc.match_substring_regex(one, "[\r\n]")).as_py() for one in texts)

@@ -81,7 +81,7 @@ def test_a_quote_that_is_never_closed_loses_no_row(
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "cp1252"])
-@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n", " \n"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
 def test_a_last_cell_of_several_lines_is_read(tmp_path: Path, encoding: str, end: str) -> None:
     """It is closed, whatever comes after it."""
     text = f'id,a\n1,"ä\n""b"{end}'
@@ -98,16 +98,17 @@ def test_quoted_cells(tmp_path: Path, end: str) -> None:
     assert rows(path) == [{"id": "1", "a": f'x, "y"{end}z'}, {"id": "2", "a": ""}]
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
-@pytest.mark.parametrize("columns", [["id"], ["id", "a"]])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_quote_that_is_never_closed_is_told(
-    tmp_path: Path, name: str, columns: list[str], end: str
+@pytest.mark.parametrize("columns", [["id"], ["id", "b"], ["a"]])
+@pytest.mark.parametrize(
+    "lines", [['2,"open,y', '3,"x",y', "4,x,y"], ['2,x,"open', '3,x,"y"', "4,x,y"]]
+)
+def test_a_quote_that_another_one_closes_loses_no_row(
+    tmp_path: Path, lines: list[str], columns: list[str], end: str
 ) -> None:
-    """The rows behind it would be in its cell, and missing, in silence."""
-    lines = ["id,a", "1,x", '2,"y ""z""', "3,x", "4,x", ""]
-    path = write(tmp_path / name, end.join(lines))
-    with pytest.raises(SourceError, match=r"row 2: the column 'a' has a quote that is never clos"):
+    """Arrow takes that one, and what is around it, as part of the cell; columns may be unread."""
+    path = write(tmp_path / "t.csv", end.join(["id,a,b", '1,"x","y" ', *lines, ""]))
+    with pytest.raises(SourceError, match=r"row 2: it has a quote that is never closed, or not "):
         rows(path, columns=columns)
 
 
