@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SOON = 0.05  # seconds
 _AT_MOST = 2.0  # seconds that Ctrl-C waits for the ledger
+_BY_SIGNAL = 128  # of an exit code, which a shell has of a death by a signal
 
 
 def _leave_at_signals(progress: Progress) -> None:
@@ -38,6 +39,7 @@ def _leave_at_signals(progress: Progress) -> None:
             return
         for one in _SIGNALS:
             signal.signal(one, signal.SIG_IGN)  # it takes _AT_MOST until the end
+        _end_at_last(number)
         try:
             progress.close()
             print_stopped(sent=progress.sent)
@@ -50,6 +52,18 @@ def _leave_at_signals(progress: Progress) -> None:
 
     for one in _SIGNALS:
         signal.signal(one, leave)
+
+
+def _end_at_last(number: int) -> None:
+    """End the process in some seconds, whatever becomes of it until then.
+
+    What the signal interrupted may hold a lock that is needed to restore the terminal, and further
+    signals are ignored.
+    """
+    code = INTERRUPTED if number == signal.SIGINT else _BY_SIGNAL + number
+    last = threading.Timer(2 * _AT_MOST, os._exit, (code,))
+    last.daemon = True
+    last.start()
 
 
 def _give_back(progress: Progress) -> None:
