@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from types import ModuleType
 
+_MODEL = "_batchata_model_"  # begins the names of models' modules
 _lock = Lock()
 _added_folders: list[str] = []  # by the last import of a model's file, to sys.path
 _brought_modules: set[str] = set()  # by it, from these folders
@@ -137,9 +138,9 @@ def _importing_from(folders: list[Path]) -> Generator[None]:
         yield
     finally:
         _brought_modules.clear()
-        _brought_modules.update(
-            name for name in sys.modules.keys() - before if _is_of(sys.modules[name])
-        )
+        # not the model's own: of its class, forward references and code are looked up there
+        brought = (name for name in sys.modules.keys() - before if not name.startswith(_MODEL))
+        _brought_modules.update(name for name in brought if _is_of(sys.modules[name]))
 
 
 def _is_of(module: ModuleType) -> bool:
@@ -151,7 +152,7 @@ def _is_of(module: ModuleType) -> bool:
 
 
 def _import_file(path: Path, reference: str) -> object:
-    name = f"_batchata_model_{abs(hash(str(path)))}"
+    name = f"{_MODEL}{abs(hash(str(path)))}"
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
         message = f"response_model: {path} cannot be loaded as Python."

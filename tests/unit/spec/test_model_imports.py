@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
+from batchata_tasks.schema.model_code import code_digest
 from batchata_tasks.spec.references import load_model
 
 if TYPE_CHECKING:
@@ -84,6 +85,33 @@ def test_a_validator_may_import_when_it_is_called(root: Path) -> None:
     write(root / "team.py", MODEL.format(imported=LATE))
     write(root / "late_rules.py", RULES.format(most=5))
     assert (takes(root, "team.py", 5), takes(root, "team.py", 6)) == (True, False)
+
+
+LINKED = """
+from __future__ import annotations
+from pydantic import BaseModel
+
+class Topic(BaseModel):
+    next: Link | None = None
+
+def define():
+    global Link
+
+    class Link(BaseModel):
+        topic: str
+"""
+
+
+def test_another_model_takes_nothing_from_one_that_was_loaded_before(root: Path) -> None:
+    """A process may run two specs: names that a class lacks yet, and its code, are found still."""
+    write(root / "a" / "models.py", LINKED)
+    write(root / "b" / "models.py", LINKED)
+    first = load_model("a/models.py:Topic", [root])
+    code = code_digest(first)
+    load_model("b/models.py:Topic", [root])
+    assert code_digest(first) == code is not None
+    vars(sys.modules[first.__module__])["define"]()
+    assert first.model_rebuild()
 
 
 def test_a_file_beside_the_model_hides_no_package(
