@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.dataset.renames import Rename
     from batchata_tasks.execution.held_dataset import HeldDataset
-    from batchata_tasks.ledger import Ledger
+    from batchata_tasks.ledger import Lease, Ledger
 
 _SINCE = "renames_since"  # in the record of a run: all renames, those after it among them
 
@@ -38,7 +38,7 @@ def rename_columns(held: HeldDataset, renames: Sequence[Rename]) -> None:
     known = Renames.read(held.folder)
     begun = Renames((*known.all, *renames), begun=len(renames))
     # first: if it dies and the folder is lost, rows come back under the new names all the same
-    _note_in_ledger(held, begun)
+    _note_in_ledger(held.ledger, held.lease, begun)
     begun.write(held.folder)
     finish_renaming(held)
 
@@ -50,7 +50,7 @@ def finish_renaming(held: HeldDataset) -> None:
         _rename_in_files(held, step)
         renames = replace(renames, begun=renames.begun - len(step))
         if not renames.begun:  # the ledger may be older than a rename that died
-            _note_in_ledger(held, renames)
+            _note_in_ledger(held.ledger, held.lease, renames)
         held.require_lease()
         renames.write(held.folder)
 
@@ -72,13 +72,20 @@ def _rename_in_files(held: HeldDataset, names: Mapping[str, str]) -> None:
     dataset.rename(names)
 
 
-def _note_in_ledger(held: HeldDataset, renames: Renames) -> None:
+def _note_in_ledger(ledger: Ledger, lease: Lease, renames: Renames) -> None:
     """Let the newest run's record tell all renames, in case that the folder is lost."""
-    newest = next(iter(held.ledger.runs_of(held.lease.dataset_id, 1)), None)
+    newest = next(iter(ledger.runs_of(lease.dataset_id, 1)), None)
     if newest is not None:
         record: dict[str, Any] = json.loads(newest.spec)
         record[_SINCE] = renames.to_json()
-        held.ledger.set_spec(held.lease, newest.id, json.dumps(record, sort_keys=True))
+        ledger.set_spec(lease, newest.id, json.dumps(record, sort_keys=True))
+
+
+def tell_renames(folder: DatasetFolder, ledger: Ledger, lease: Lease) -> None:
+    """Let a ledger that was rebuilt from a folder know of the columns that were renamed there."""
+    known = Renames.read(folder)
+    if len(known) > len(renames_in_ledger(ledger, lease.dataset_id)):
+        _note_in_ledger(ledger, lease, known)
 
 
 def restore_renames(held: HeldDataset) -> None:
@@ -86,14 +93,14 @@ def restore_renames(held: HeldDataset) -> None:
 
     It was lost, or comes from an older copy. The newest run in the ledger knows all renames.
     """
-    known = _in_ledger(held.ledger, held.lease.dataset_id)
+    known = renames_in_ledger(held.ledger, held.lease.dataset_id)
     unknown = len(known) - len(Renames.read(held.folder))
     if unknown > 0:
         replace(known, begun=unknown).write(held.folder)
         finish_renaming(held)
 
 
-def _in_ledger(ledger: Ledger, dataset_id: str) -> Renames:
+def renames_in_ledger(ledger: Ledger, dataset_id: str) -> Renames:
     """Return all renames of a dataset of which its newest run's record tells."""
     newest = next(iter(ledger.runs_of(dataset_id, 1)), None)
     record: dict[str, Any] = {} if newest is None else json.loads(newest.spec)
@@ -108,7 +115,7 @@ def require_one_name(folder: DatasetFolder, ledger: Ledger | None = None) -> Non
     """
     owner = folder.owner()
     if ledger is not None and owner is not None:
-        known = _in_ledger(ledger, owner["dataset_id"])
+        known = renames_in_ledger(ledger, owner["dataset_id"])
         if len(known) > len(Renames.read(folder)):
             message = (
                 "output: the ledger knows that columns were renamed, the last one to "

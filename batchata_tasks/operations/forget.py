@@ -111,10 +111,13 @@ def _forgotten(dataset: HeldFolder, words: KeyWords) -> Forgotten:
     chunks = list(chunks_with(held, table.key, digest))
     _require_free(dataset, named, [chunk_id for chunk_id, _ in chunks])
     dataset.begin()
+    was_known = bool(chunks)
+    # a command that died may be finished by that: of this row, or of others in the same manifests
+    chunks = list(chunks_with(held, table.key, digest))
     rows = take_out(held, table, {digest}, list(table.parts()))
     # a job that was never sent is in no row
     files = drop_jobs(held.folder, values[JOB_ID]) if table.key == [JOB_ID] else 0
-    if not rows and not chunks and not files:  # nothing was changed
+    if not rows and not was_known and not files:  # nothing was changed
         show = f"`batchata show {dataset.word}`"
         message = f"--key: the dataset has no row with {named}; {show} prints rows that there are."
         raise SpecError(message)

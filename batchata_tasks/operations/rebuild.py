@@ -23,6 +23,7 @@ from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.forgotten import forgotten_of
 from batchata_tasks.execution.intent_files import sent_without
+from batchata_tasks.execution.renaming import tell_renames
 from batchata_tasks.execution.reread import reread_parts
 from batchata_tasks.execution.run_context import stored_spec
 from batchata_tasks.execution.twice import recount
@@ -126,6 +127,7 @@ def _rebuilt(folder: DatasetFolder, default: _Default, settings: Settings) -> Re
         try:
             restored = _Reader(folder, ledger, dataset_id, default).read()
             ledger.restore(lease, restored)
+            tell_renames(folder, ledger, lease)
             recount(ledger, lease, folder)
             folder.write_owner(dataset_id, ledger.id)  # last: if it fails, a retry begins anew
         finally:

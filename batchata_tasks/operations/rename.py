@@ -11,14 +11,14 @@ from batchata_tasks.dataset.columns import OWN_NAMES
 from batchata_tasks.dataset.declared import DeclaredSchema, Role
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.dataset.renames import Renames, in_order
-from batchata_tasks.execution.renaming import rename_columns
+from batchata_tasks.execution.renaming import rename_columns, renames_in_ledger
 from batchata_tasks.operations.held_by_spec import held_by_spec
 from batchata_tasks.planning.fingerprint import prompt_part
 from batchata_tasks.planning.renamed import as_command, earlier_prompt, landed_parts, whole_rename
 from batchata_tasks.planning.row_requests import RequestBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.operations.held_by_spec import HeldBySpec
@@ -71,7 +71,7 @@ def rename(
     """
     names = _new_names(columns)
     with held_by_spec(spec, settings, progress, "renaming columns of", renames=True) as dataset:
-        _require_free(dataset)
+        _require_free(dataset, names)
         renaming = _Renaming(dataset, spec, names)
         if renaming.is_done():
             return Renamed(names, renaming.has_new_prompt())
@@ -125,10 +125,12 @@ def _pairs_of_json(word: str) -> list[tuple[str, str]] | None:
     return [(old, new if isinstance(new, str) else "") for old, new in pairs]
 
 
-def _require_free(dataset: HeldBySpec) -> None:
+def _require_free(dataset: HeldBySpec, names: Mapping[str, str]) -> None:
     """Refuse a dataset of which rows are on their way, under the old names."""
     # under the new names it would find no row of its prompt, and send all again
     fetched_by = "`batchata run` of the spec as it was, with the old names,"
+    if _is_noted(dataset, names):
+        fetched_by = "`batchata run SPEC`, with the new names, since the ledger knows them already,"
     dataset.require_no_unfinished_run("still has rows under the old name", fetched_by=fetched_by)
     if dataset.unfinished:
         message = (
@@ -136,6 +138,14 @@ def _require_free(dataset: HeldBySpec) -> None:
             "SPEC` land it first, or decide on it as `batchata reconcile` says."
         )
         raise SpecError(message)
+
+
+def _is_noted(dataset: HeldBySpec, names: Mapping[str, str]) -> bool:
+    """Whether the ledger's last renames are these: a command died after it had noted them."""
+    held = dataset.held
+    known = renames_in_ledger(held.ledger, held.lease.dataset_id)
+    before = len(known) - len(in_order(names, ()))
+    return before >= 0 and known.today(names, before) == list(names.values())
 
 
 class _Renaming:

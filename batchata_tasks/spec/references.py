@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _MODEL = "_batchata_model_"  # begins the names of models' modules
 _lock = Lock()
-_added_folders: list[str] = []  # by the last import of a model's file, to sys.path
+_added_folders: list[str] = []  # to sys.path, by imports of models' files, those of the last first
 _brought_modules: set[str] = set()  # by it, from these folders
 
 
@@ -122,8 +122,9 @@ def _importing_from(folders: list[Path]) -> Generator[None]:
     """Let modules be imported from folders that are on no path yet, each time anew.
 
     The folders come last, so that no file there hides a package; and they stay, since a validator
-    may import when it is called. What an earlier model brought in from them is forgotten: a model
-    that is loaded again has to be checked by its helpers as they are now.
+    may import when it is called, behind those of a model that is loaded after it. What an earlier
+    model brought in from them is forgotten: a model that is loaded again has to be checked by its
+    helpers as they are now.
     """
     for folder in _added_folders:
         if folder in sys.path:
@@ -131,7 +132,8 @@ def _importing_from(folders: list[Path]) -> Generator[None]:
     for name in _brought_modules:
         sys.modules.pop(name, None)
     importlib.invalidate_caches()  # of folders that were looked into a moment ago
-    _added_folders[:] = [path for path in dict.fromkeys(map(str, folders)) if path not in sys.path]
+    own = [path for path in map(str, folders) if path not in sys.path]
+    _added_folders[:] = list(dict.fromkeys([*own, *_added_folders]))
     sys.path += _added_folders
     before = set(sys.modules)
     try:

@@ -25,6 +25,7 @@ from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.reports.plan import preview
 from tests.support.books import check_money
+from tests.support.dying import dying_before
 from tests.support.request_files import lying_twice
 from tests.support.table import APIS, Table
 
@@ -111,6 +112,40 @@ def test_no_pack_has_the_row_or_its_texts(table: Table) -> None:
     assert not lying_twice(table.output)
     without_it(table)
     assert table.run().plan["requests"] == 0
+    check_money(table)
+
+
+def test_one_that_died_at_once_and_is_given_again_takes_no_other_row(table: Table) -> None:
+    """The ledger knew of it, so that the row leaves before the command looks where it was."""
+    table.run()
+    with dying_before(0), pytest.raises(KeyboardInterrupt):
+        forgotten(table)
+    forgotten(table)
+    assert not list(files_with(table, TEXT))
+    without_it(table)
+    others = table.rows()
+    lose(table.output / "data")
+    assert table.run().plan["requests"] == 0
+    assert table.rows() == others
+    assert table.ledger()["requests_accepted"] == 6
+
+
+def test_a_row_beside_one_that_an_older_copy_brought_back(table: Table, tmp_path: Path) -> None:
+    """Both leave the files, and no third one."""
+    table.run()
+    shutil.copytree(table.output, tmp_path / "copy")
+    forgotten(table)
+    without_it(table)
+    shutil.rmtree(table.output)
+    shutil.copytree(tmp_path / "copy", table.output)
+    forgotten(table, "k4")
+    table.values = [value for value in table.values if value["id"] != "k4"]
+    table.write()
+    others = table.rows()
+    assert [row["id"] for row in others] == ["k0", "k1", "k2", "k5"]
+    lose(table.output / "data")
+    assert table.run().plan["requests"] == 0
+    assert table.rows() == others
     check_money(table)
 
 

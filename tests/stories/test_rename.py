@@ -144,7 +144,10 @@ def test_all_columns_one_after_the_other_and_back(table: Renamable) -> None:
         table.call(column, column)
         renamed(table, f"{name}={column}")
         assert table.run().plan["requests"] == 0
-    assert table.rows() == before
+    names = (*(table.named(name) for name in ("id", "note")), "_response", "_fingerprint")
+    assert [[row[name] for name in names] for row in table.rows()] == [
+        [row[name] for name in names] for row in before
+    ]
     assert sent(table) == ROWS
 
 
@@ -768,3 +771,54 @@ def test_the_command_renames_a_column(table: Renamable) -> None:
     done = CliRunner().invoke(app, ["rename", str(spec), "--column", "text=body"])
     assert done.exit_code == 0, done.output
     assert "'text' is 'body' now; no row is sent again" in done.output
+
+
+@pytest.mark.parametrize("column", NEW)
+def test_a_rebuilt_ledger_knows_what_was_renamed(table: Renamable, column: str) -> None:
+    """The folder may be lost after that: rows come back under the new names, nothing is sent."""
+    table.run()
+    table.call(column, NEW[column])
+    renamed(table, f"{column}={NEW[column]}")
+    before = table.rows()
+    (table.folder / "ledger.db").unlink()
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    shutil.rmtree(table.output)
+    assert table.run().plan["requests"] == 0
+    names = (*(table.named(name) for name in ("id", "note")), "_response", "_fingerprint")
+    assert [[row[name] for name in names] for row in table.rows()] == [
+        [row[name] for name in names] for row in before
+    ]
+    assert sent(table) == ROWS
+
+
+@pytest.mark.parametrize(
+    "columns", [{"text": "body"}, {"id": "ticket"}, {"text": "note", "note": "text"}]
+)
+def test_the_way_on_after_a_death_and_a_loss_is_free(
+    table: Renamable, columns: dict[str, str]
+) -> None:
+    """If the ledger had noted the new names, these are the ones to run with; so it is said."""
+    words = [f"{old}={new}" for old, new in columns.items()]
+    for number in count():
+        already, output = sent(table), table.output
+        table.output = output.with_name(f"out{number}")
+        table.names = {}
+        table.write()
+        table.run(name=f"spec{number}")
+        for old, new in columns.items():
+            table.call(old, new)
+        with dying_before(number):
+            try:
+                rename(table.spec(name=f"spec{number}"), words, Settings())
+            except KeyboardInterrupt:
+                shutil.rmtree(table.output)
+        if table.output.exists():
+            break
+        with pytest.raises(SpecError) as told:
+            rename(table.spec(name=f"spec{number}"), words, Settings())
+        if "with the old names" in str(told.value):
+            table.names = {}
+            table.write()
+        assert table.run(name=f"spec{number}").plan["requests"] == 0
+        assert sent(table) == already + ROWS
+    assert number > 2

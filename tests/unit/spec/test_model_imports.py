@@ -137,3 +137,14 @@ def test_packages_of_an_environment_in_the_folder_are_imported_once(
     package = sys.modules["a_package"]
     assert takes(root, "team.py", 5)
     assert sys.modules.pop("a_package") is package
+
+
+def test_a_validator_may_import_after_another_model_was_loaded(root: Path) -> None:
+    """Of two specs in one process, neither takes the other's folder from Python's path."""
+    for place in ("a", "b"):
+        write(root / place / "models.py", MODEL.format(imported=LATE))
+        write(root / place / "late_rules.py", RULES.format(most=5 if place == "a" else 4))
+    first = load_model("a/models.py:Topic", [root])
+    (root / "b" / "late_rules.py").unlink()
+    load_model("b/models.py:Topic", [root])
+    assert first(stars=5)
