@@ -6,8 +6,9 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -38,7 +39,9 @@ from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.planning.stored_jobs import StoredJob
@@ -56,11 +59,12 @@ _ANSWER = (
     "_status",
     "_batch_id",
 )
-_READ = (JOB_ID, "_fingerprint", *_ANSWER)
+_READ = (JOB_ID, "_fingerprint", "_enriched_at", *_ANSWER)
 _FEW_VALUES = frozenset({"_error", "_status", "_batch_id"})
 _NAMED = 5  # ids that an error names
 _BY_OUTCOME = ("completed", "failed", "cancelled")  # by which other libraries list results
-_LANDED_AT = "_enriched_at"
+_SUCCEEDED = Outcome.SUCCEEDED.value
+_LOOKED_UP = 32_000_000  # bytes of rows at a time: Arrow hashes the ids of all jobs each time
 _MOST_TAKEN = 2**31 - 1  # bytes: Arrow takes rows from no larger column of texts
 _TRIES = 5  # readings that a part which goes may interrupt
 T = TypeVar("T")
@@ -92,30 +96,72 @@ def landed_results(spec: JobsSpec, *, rehearsal: bool = False) -> dict[str, JobR
     answered, but of a `rehearsal`.
     """
     with collector_paused():
-        asked = {job_id: (first, terms) for job_id, first, terms in _fingerprints(spec)}
-        found = undisturbed(lambda: _newest(spec, asked, rehearsal=rehearsal))
-        return {job_id: found[job_id] for job_id in asked if job_id in found}
+        asked = _asked(spec, rehearsal=rehearsal)
+        return undisturbed(lambda: _newest(spec, asked))
 
 
-def _newest(
-    spec: JobsSpec, asked: Mapping[str, tuple[bytes, Terms]], *, rehearsal: bool
-) -> dict[str, JobResult]:
-    """Return the newest result of each job by its id, given its input and its terms."""
+class _Asked(NamedTuple):
+    """The jobs of a batch: the fingerprints with which their results land, and their terms."""
+
+    ids: pa.Array
+    prints: pa.Array
+    terms: list[Terms]
+    rehearsal: bool
+
+    def is_of(self, text: str, place: int) -> bool:
+        """Whether a row with this fingerprint answers a job, although it is not the job's own."""
+        is_same = not changed(text, self.prints[place].as_py())
+        return is_same and is_rehearsed(text) == self.rehearsal
+
+
+def _asked(spec: JobsSpec, *, rehearsal: bool) -> _Asked:
     version = REHEARSED_VERSION if rehearsal else FINGERPRINT_VERSION
-    found, times = dict[str, JobResult](), dict[str, int]()
-    for batch in _rows(spec):
-        landed = batch.column(_LANDED_AT).cast(pa.int64()).to_pylist()
-        columns = [_values(batch, name) for name in _READ]
-        for landed_at, job_id, text, *answer in zip(landed, *columns, strict=True):
-            if job_id not in asked or landed_at <= times.get(job_id, -1):
-                continue
-            first, terms = asked[job_id]
-            expected = fingerprint(first.hex(), terms.others, version)
-            if text != expected and (changed(text, expected) or is_rehearsed(text) != rehearsal):
-                continue
-            times[job_id] = landed_at
-            found[job_id] = _result(job_id, terms, answer)
-    return found
+    none = pa.array([], pa.string())  # Arrow joins no empty list of columns
+    ids, prints, terms = [none], [none], list[Terms]()
+    for block_ids, inputs, own in _fingerprints(spec):
+        texts = [fingerprint(a.hex(), b.others, version) for a, b in zip(inputs, own, strict=True)]
+        ids.append(block_ids)
+        prints.append(pa.array(texts, pa.string()))
+        terms += own
+    return _Asked(pa.concat_arrays(ids), pa.concat_arrays(prints), terms, rehearsal)
+
+
+def _newest(spec: JobsSpec, asked: _Asked) -> dict[str, JobResult]:
+    """Return the newest result of each job by its id, in the order of the jobs."""
+    found: list[JobResult | None] = [None] * len(asked.terms)
+    times = np.full(len(found), -1)
+    for batches in _rows(spec):
+        ids = pa.concat_arrays([batch.column(JOB_ID) for batch in batches])
+        places, first = pc.index_in(ids, asked.ids), 0
+        for batch in batches:
+            at = places.slice(first, batch.num_rows)
+            first += batch.num_rows
+            rows = _newer_rows(batch, at, asked, times)
+            jobs: list[int] = at.take(rows).to_pylist()
+            answers, terms = batch.take(rows), [asked.terms[job] for job in jobs]
+            columns = [_values(answers, name) for name in (JOB_ID, *_ANSWER)]
+            for job, result in zip(jobs, map(_result, terms, *columns), strict=True):
+                found[job] = result
+    return {one.job_id: one for one in found if one is not None}
+
+
+def _newer_rows(
+    batch: pa.RecordBatch, at: pa.Array, asked: _Asked, times: NDArray[np.int64]
+) -> pa.Array:
+    """Return which rows answer jobs, at these places, and landed later than those before.
+
+    Of several rows of a job, the newest comes last. `times` are those of the newest rows so far.
+    """
+    landed = batch.column("_enriched_at").cast(pa.int64()).to_numpy()
+    texts, places = batch.column("_fingerprint"), at.fill_null(-1).to_numpy()
+    is_same = pc.equal(asked.prints.take(at), texts).fill_null(False)  # noqa: FBT003 - its form
+    wanted = is_same.to_numpy(zero_copy_only=False).copy()
+    for row in np.flatnonzero(~wanted & (places >= 0)).tolist():
+        wanted[row] = asked.is_of(texts[row].as_py(), places[row])
+    rows = np.flatnonzero(wanted & (landed > times[places]))[::-1]  # of equal times, the first
+    rows = rows[np.argsort(landed[rows], kind="stable")]
+    times[places[rows]] = landed[rows]
+    return pa.array(rows)
 
 
 def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
@@ -171,17 +217,17 @@ def _stored(spec: JobsSpec) -> Iterator[list[StoredJob]]:
         yield stored.read(ids, texts)
 
 
-def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, bytes, Terms]]:
-    """Yield the id of each job, the input of its fingerprint, and its terms."""
+def _fingerprints(spec: JobsSpec) -> Iterator[tuple[pa.Array, list[bytes], list[Terms]]]:
+    """Yield the ids of jobs, the inputs of their fingerprints, and their terms, by blocks."""
     stored, source = StoredJobs(spec.response_schemas()), open_source(spec.jobs)
     if INPUT not in source.names():  # an older version stored them
         for jobs in _stored(spec):
-            for job, first in zip(jobs, inputs_of_jobs(jobs), strict=True):
-                yield job.id, first, job.terms
+            ids = pa.array([job.id for job in jobs], pa.string())
+            yield ids, inputs_of_jobs(jobs), [job.terms for job in jobs]
         return
     for block in source.batches([JOB_ID, INPUT, TERMS]):
-        ids, inputs = (block.rows.column(name).to_pylist() for name in (JOB_ID, INPUT))
-        yield from zip(ids, inputs, stored.terms_of(block.rows.column(TERMS)), strict=True)
+        ids, inputs, terms = (block.rows.column(name) for name in (JOB_ID, INPUT, TERMS))
+        yield ids, inputs.to_pylist(), stored.terms_of(terms)
 
 
 def stored_jobs(spec: JobsSpec) -> list[Job]:
@@ -193,18 +239,26 @@ def stored_jobs(spec: JobsSpec) -> list[Job]:
     return found
 
 
-def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
+def _rows(spec: JobsSpec) -> Iterator[list[pa.RecordBatch]]:
+    """Yield the rows of the dataset, about `_LOOKED_UP` bytes at a time."""
     dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
-    for _, batch in dataset.rows([*_READ, _LANDED_AT]):
-        yield batch
+    batches, size = list[pa.RecordBatch](), 0
+    for _, batch in dataset.rows([*_READ]):
+        batches.append(batch)
+        size += batch.nbytes
+        if size >= _LOOKED_UP:
+            yield batches
+            batches, size = [], 0
+    if batches:
+        yield batches
 
 
-def _result(job_id: str, terms: Terms, answer: Sequence[Any]) -> JobResult:
+def _result(terms: Terms, job_id: str, *answer: Any) -> JobResult:
     """Return a job's result, made of the values of its row in the columns of `_ANSWER`."""
     response, citations, tokens_in, tokens_out, cost, error, outcome, batch_id = answer
     text: str = response or ""
     parsed = None
-    if outcome != Outcome.SUCCEEDED:
+    if outcome != _SUCCEEDED:
         error = error or outcome
     else:
         error = None
