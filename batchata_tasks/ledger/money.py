@@ -182,16 +182,22 @@ class Money(Chunks, Budgets):
 
     @writes
     def give_up(
-        self, connection: Connection, lease: Lease, chunk_id: str, cost: int | None = None
+        self,
+        connection: Connection,
+        lease: Lease,
+        chunk_id: str,
+        cost: int | None = None,
+        *,
+        emptied: bool = True,
     ) -> None:
-        """Record that no row of a chunk can be landed (any more).
+        """Record that no row of a chunk can be landed (any more); if `emptied`, none is left.
 
         What it cost, or may have cost if `cost` is None, becomes overhead.
         """
         self._check(connection, lease)
         ended = (ChunkState.COLLECTED, ChunkState.LANDED)
         before = (ChunkState.SUBMITTED, ChunkState.OVERDUE, *ended)
-        self._move(connection, chunk_id, before, ChunkState.LANDED, emptied=1)
+        self._move(connection, chunk_id, before, ChunkState.LANDED, emptied=int(emptied))
         spent: Any = cost
         if cost is None:
             spent = func.coalesce(t.reservations.c.settled, t.reservations.c.reserved)

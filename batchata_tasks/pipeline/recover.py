@@ -230,10 +230,12 @@ def land_recovered(run: PlanningRun, recovery: Recovery) -> None:
                 chunk = run.ledger.chunk(chunk_id)
                 collect_and_land(run.for_chunk(chunk), chunk)
                 states |= _states(run, chunk_id)
+    parts = parts_of(run.folder)  # rows may be there, although their other files were lost
     for chunk_id in recovery.claims:
         chunk = run.ledger.chunk(chunk_id)
         if chunk.state != ChunkState.LANDED:
-            run.ledger.give_up(run.lease, chunk_id, _spent(run, chunk))
+            emptied = part_of_chunk(chunk_id) not in parts
+            run.ledger.give_up(run.lease, chunk_id, _spent(run, chunk), emptied=emptied)
     _balance(run, list(recovery.claims))
     for chunk_id in recovery.claims:
         note_money(run.folder, run.ledger, run.lease, run.ledger.chunk(chunk_id))

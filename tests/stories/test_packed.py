@@ -238,3 +238,19 @@ def test_a_run_ends_well_if_its_files_cannot_be_packed(
     assert any("were not merged: packing files of earlier runs: " in note for note in notes)
     assert set(before) <= set(loose(table))
     check_nothing_is_sent(table)
+
+
+def test_rows_outlive_their_packs_the_ledger_and_the_folder(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other is lost, with a run after each: nothing is sent again."""
+    sent, rows = table.ledger()["requests_accepted"], len(table.rows())
+    shutil.rmtree(table.output / "_batchata/packs")
+    table.run()
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'new.db'}")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    table.run()
+    shutil.rmtree(table.output)
+    table.run()
+    assert table.ledger()["requests_accepted"] == sent
+    assert len(table.rows()) == rows
