@@ -178,7 +178,7 @@ def _looks(folder: Path) -> Iterator[list[Pack]]:
         with storage_errors("reading files of earlier runs"):
             try:
                 listed = _listed(folder)
-                packs = [_opened(*one) for one in listed]
+                packs = [_opened(*one, os.getpid()) for one in listed]
             except FileNotFoundError:
                 continue  # one was merged into another since it was listed
         yield packs
@@ -201,8 +201,8 @@ def _listed(folder: Path) -> list[tuple[str, int, int]]:
 
 
 @lru_cache(maxsize=64)
-def _opened(path: str, _inode: int, _mtime_ns: int) -> Pack:
-    return Pack(path)
+def _opened(path: str, _inode: int, _mtime_ns: int, _process: int) -> Pack:
+    return Pack(path)  # a forked process that went on with it would move the place where this reads
 
 
 @contextmanager

@@ -74,7 +74,8 @@ class CsvTable:
         # Arrow reads times with a zone or without, not both: they are converted from text
         read_as = {f.name: pa.string() if f.type.equals(DATETIME) else f.type for f in schema}
         last, spans_lines, first = self._names[-1], False, 1
-        if not self._file.is_local:  # see `require_closed`; Arrow looks at all columns but the last
+        if not self._file.is_local:
+            # a quote that is never closed shows in the last column; other files are read through
             read_as.setdefault(last, pa.binary())
         with errors_of(self.url), self._told(self._named(_LONGEST_ROW), columns[:1]):
             for batch in self._batches(read_as):

@@ -1,8 +1,8 @@
 """Quotes in a CSV file that are not closed, or not where a cell ends.
 
 Arrow takes what follows such a quote as part of the cell, without a word, and whole rows with it.
-Cells of several lines are rare, so only if a file has any, its quotes are looked at: by Python's
-reader, which is strict about them.
+That makes a cell of several lines. Few files have any: the quotes of those are looked at by
+Python's reader, which is strict about them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _LONGEST = 1 << 27  # characters of a cell; more than a row may have
 def require_closed(file: File, form: CsvFormat, rows: int, *, spans_lines: bool) -> None:
     """Refuse a file with a quote that takes more than its own line into a cell.
 
-    `rows` is how many were read, and `spans_lines` whether a cell of these has several lines. A
-    file on this machine is read through for cells of others, too: that takes a fraction of the
-    time of reading its rows.
+    `rows` is how many the file has, and `spans_lines` whether a cell that was read has several
+    lines. In a file on this machine, whose lines are quickly counted, such cells of columns that
+    were not read are found, too.
 
     Raises:
         SourceError: with the row.

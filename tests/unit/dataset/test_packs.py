@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -135,6 +136,26 @@ def test_whoever_reads_meanwhile_misses_no_file(folder: Path) -> None:
         ended.set()
         reader.join()
     assert not lacking
+
+
+def test_a_forked_process_reads_by_itself(folder: Path) -> None:
+    """Neither of the two moves the place in a file where the other one reads."""
+    paths = [path for number in range(FILES) for path in write(folder, number)]
+    for path in paths:
+        path.write_bytes(os.urandom(50_000))  # else all of the pack is in a buffer
+    contents = [path.read_bytes() for path in paths]
+    packing(folder).pack(paths)
+
+    def read() -> None:
+        for _ in range(50):
+            assert [kept_bytes(path) for path in paths] == contents
+
+    kept_bytes(paths[0])  # so that the pack is open
+    other = multiprocessing.get_context("fork").Process(target=read)
+    other.start()
+    read()
+    other.join()
+    assert other.exitcode == 0
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
