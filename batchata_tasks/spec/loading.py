@@ -41,7 +41,7 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
         # JSON is no part of YAML 1.1: escaped emoji, tabs and exponents would read otherwise
         data = parse_json(text) if is_json else parse_yaml(text)
     except ValueError as error:
-        message = f"{path}: not valid {'JSON' if is_json else 'YAML'}: {error}"
+        message = f"{path}: not valid JSON: {error}"
         raise SpecError(message) from error
     except yaml.YAMLError as error:
         message = f"{path}{problem(error)}"

@@ -119,7 +119,7 @@ BOMB = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     ("lines", "words"),
     [
         ([f"params: {'[' * 3000}{']' * 3000}"], "it is nested too deeply"),
-        ([f"limit: {'9' * 5000}"], "not valid YAML: Exceeds the limit"),
+        ([f"limit: {'9' * 5000}"], "` is no value (Exceeds the limit"),
         (["params: !!map x"], "a value has a tag (`!!…`) that does not fit it"),
         (['name: "\\U99999999"'], "it has a character that is none"),
         (["a0: &a0 [x, x]", *BOMB], "its aliases stand for more than 1,000,000 values"),
