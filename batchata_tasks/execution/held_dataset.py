@@ -6,6 +6,7 @@ until the run ends. Steps of the run may be done in another process: see `borrow
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from contextlib import closing, contextmanager, suppress
@@ -40,6 +41,17 @@ class InterruptedRunError(BatchataError):
     """The run was asked to stop; its open batches go on, and the next run lands them."""
 
 
+class SuspendedRunError(BatchataError):
+    """The run let go of its dataset while its batches are at the provider; the next one lands them.
+
+    `run_id` names it in the ledger.
+    """
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
 @dataclass
 class HeldDataset(ABC):
     """A dataset that a run holds, as one process sees it: folder, ledger, and the run's lease."""
@@ -54,6 +66,7 @@ class HeldDataset(ABC):
     run_at_work: str | None = None  # whose steps are done at this moment
     adapters: OpenAdapters = field(default_factory=OpenAdapters)
     answers: AnswerSchemas | None = None  # the response models of the spec that this process runs
+    lets_go_after: float = math.inf  # seconds for which this process itself waits for a batch
 
     @contextmanager
     def landing_alone(self) -> Generator[None, None, None]:

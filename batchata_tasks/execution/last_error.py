@@ -14,7 +14,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import BatchataError, DeclinedError, LeaseError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import printable
-from batchata_tasks.execution.held_dataset import InterruptedRunError
+from batchata_tasks.execution.held_dataset import InterruptedRunError, SuspendedRunError
 from batchata_tasks.providers import masked
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def kept_errors(held: HeldDataset) -> Generator[None, None, None]:
         held.folder.last_error.unlink(missing_ok=True)
     try:
         yield
-    except (InterruptedRunError, LeaseError, DeclinedError):
+    except (InterruptedRunError, SuspendedRunError, LeaseError, DeclinedError):
         raise
     except BatchataError as error:
         keep(held, str(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -59,8 +61,10 @@ def cancel(context: SubmitContext, batch_id: str, note: str = "") -> bool:
     return True
 
 
-def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
+def poll(context: SubmitContext, chunk: Chunk, longest_wait: float = math.inf) -> BatchLook | None:
     """Wait for a chunk's batch to end; return its last status, None if it became overdue.
+
+    After `longest_wait` seconds that is the status of a batch which has not ended.
 
     A run that is to stop cancels it first. The wait between looks is `BATCHATA_POLL_INTERVAL`, or
     starts at the provider's and grows to a minute: batches take from minutes to a day, and an
@@ -69,16 +73,12 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
     """
     batch_id, wait = chunk.batch_id or "", Wait(context, chunk)
     shortest, longest = context.provider.poll_seconds
-    pause, cancelled, note = shortest, False, ""
+    pause, cancelled = shortest, False
+    until = time.monotonic() + longest_wait
     while True:
         reason = context.stop_reason()
         if not cancelled and reason not in (None, *SENDING_ENDS):
-            if not wait.cancelling:
-                why = "" if reason == StopReason.CANCEL else f" ({str(reason).replace('_', ' ')})"
-                note = f"cancelling batch {batch_id}{why}; what ran is landed."
-            cancelled, pause = cancel(context, batch_id, note), shortest
-            wait.cancel_was_asked()
-            note = ""
+            cancelled, pause = _cancelled(context, wait, batch_id, str(reason)), shortest
         try:
             look = _look(context, wait, batch_id)
         except (NotShownError, TerminalError) as error:
@@ -97,9 +97,23 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         if wait.left() <= 0:
             set_overdue(context, chunk, wait)
             return None
-        pauses = (context.settings.poll_interval or pause, context.seconds_left(), wait.left())
-        context.sleep(max(min(pauses), _SHORTEST_WAIT))
+        if look is not None and time.monotonic() >= until:
+            return look
+        pause_now = context.settings.poll_interval or pause
+        moments = context.seconds_left(), wait.left(), until - time.monotonic()
+        context.sleep(max(min(pause_now, *moments), _SHORTEST_WAIT))
         pause = min(pause * 1.25, longest)
+
+
+def _cancelled(context: SubmitContext, wait: Wait, batch_id: str, reason: str) -> bool:
+    """Ask the provider to cancel a batch, and tell so once; return whether it answered."""
+    note = ""
+    if not wait.cancelling:
+        why = "" if reason == StopReason.CANCEL else f" ({reason.replace('_', ' ')})"
+        note = f"cancelling batch {batch_id}{why}; what ran is landed."
+    cancelled = cancel(context, batch_id, note)
+    wait.cancel_was_asked()
+    return cancelled
 
 
 def _why_aside(wait: Wait, batch_id: str, error: NotShownError | TerminalError) -> str:

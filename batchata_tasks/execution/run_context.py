@@ -67,6 +67,8 @@ class RunState:
     chunks_counted: set[str] = field(default_factory=set[str])  # whose errors are in `errors`
     errors: Counter[str] = field(default_factory=Counter[str])  # of what has landed
     uploads_left: bool = False  # whether an upload could not be deleted
+    # chunks at the provider for whose batches this process does not wait any longer
+    waiting: set[str] = field(default_factory=set[str])
 
 
 @dataclass

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.common.money import usd
+from batchata_tasks.common.text import duration, pluralize
 from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.execution.trouble import grouped
 from batchata_tasks.ledger import ChunkState
@@ -53,6 +55,15 @@ def awaited(context: RunContext) -> list[BatchView]:
     except LedgerError:
         return []
     return [_view(context, row) for row in rows if row.state == ChunkState.SUBMITTED]
+
+
+def awaited_in_words(context: RunContext) -> str:
+    """Return which batches of a run are awaited, as a line for people."""
+    rows = context.ledger.batch_chunks(context.run_id)
+    sent = [row.submitted_at for row in rows if row.state == ChunkState.SUBMITTED]
+    text = f"waiting for {len(sent)} of {pluralize(len(rows), 'batch', 'batches')}"
+    ages = [(now_us() - moment) / 1e6 for moment in sent if moment is not None]
+    return f"{text}, the oldest sent {duration(max(ages))} ago" if ages else text
 
 
 def _view(context: RunContext, row: Any) -> BatchView:

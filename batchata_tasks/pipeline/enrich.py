@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -85,8 +86,16 @@ def run_prepared(
     steps: Steps | None = None,
     progress: Progress | None = None,
     run: str | None = None,
+    lets_go_after: float = math.inf,
 ) -> Receipt:
-    """Run one enrichment that is prepared already, as `enrich` does."""
+    """Run one enrichment that is prepared already, as `enrich` does.
+
+    It waits for each batch for at most `lets_go_after` seconds. If nothing else can be done then,
+    it lets go of dataset and ledger; the same call carries it on.
+
+    Raises:
+        SuspendedRunError: it let go.
+    """
     steps, options = steps or Steps(), options or Options()
     output, settings = ready.spec.output, ready.settings
     adapters = OpenAdapters(list(ready.adapters))
@@ -95,6 +104,7 @@ def run_prepared(
         kept_errors(held),
         _followed(held) as handle,
     ):
+        held.lets_go_after = lets_go_after
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
         finish_renaming(held)

@@ -47,6 +47,10 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
             return []
         _report(run, chunk, "at the provider")
         polled = steps.poll(ref, chunk.id)
+        if polled.get("waits"):
+            with run.state.lock:
+                run.state.waiting.add(chunk.id)
+            return []
         if not polled["ended"]:
             run.state.no_results |= lacks_results(run.folder, chunk)
             _report(run, chunk, "overdue")

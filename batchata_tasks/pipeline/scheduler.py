@@ -20,8 +20,8 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.bound_corrections import stop_if_bounds_outdated
 from batchata_tasks.execution.guard import Verdict, guard
-from batchata_tasks.execution.held_dataset import InterruptedRunError
-from batchata_tasks.execution.snapshot import awaited
+from batchata_tasks.execution.held_dataset import InterruptedRunError, SuspendedRunError
+from batchata_tasks.execution.snapshot import awaited, awaited_in_words
 from batchata_tasks.execution.unclear import hold
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 from batchata_tasks.pipeline.one_chunk import send_and_land
@@ -106,38 +106,52 @@ class _Scheduler:
     def run(self, stack: list[Chunk]) -> bool:
         """Run a stack of chunks until all have ended; return whether the cost limit stopped it."""
         context, stopped = self._context, False
-        while stack:
-            self._wait_for_room()
+        while stack and self._wait_for_room():
             context.raise_if_left()
             chunk = stack.pop()
-            verdict = Verdict.SEND
+            verdict: Verdict | None = Verdict.SEND
             if chunk.state == ChunkState.PLANNED:
-                stop_if_bounds_outdated(context)
-                if self.error is not None or context.stop_reason() is not None:
-                    continue
-                if context.state.no_results and chunk.kind == ChunkKind.BATCH:
-                    stack += self._await_results(chunk)
-                    continue
-                verdict, chunk, rest = _guarded(context, chunk)
-                stack += rest
+                verdict, chunk = self._judged(chunk, stack)
             if verdict is Verdict.SEND:
                 self._start(chunk)
-            elif verdict is Verdict.WAIT and self._running:
-                context.waiting(
-                    "a batch under way to end: until then the limit leaves too little "
-                    "for the next one"
-                )
-                self._wait_for_one()
-            elif verdict is Verdict.WAIT_FOR_OTHERS:
-                self._wait_for_others()
-            else:
+            elif verdict is Verdict.WAIT and not self._running:
+                if context.state.waiting:  # they may return the money, and are not waited for here
+                    break
+                # nothing under way returns the money: rather stop than wait without end
+                stack.pop()
                 stopped = True
-                if verdict is Verdict.WAIT:
-                    # nothing under way returns the money: rather stop than wait without end
-                    stack.pop()
+            elif verdict is Verdict.ASIDE:
+                stopped = True
         while self._running:
             self._wait_for_one()
+        if context.state.waiting and self.error is None:
+            raise SuspendedRunError(awaited_in_words(context), context.run_id)
         return stopped
+
+    def _judged(self, chunk: Chunk, stack: list[Chunk]) -> tuple[Verdict | None, Chunk]:
+        """Return the guard's verdict on a planned chunk, and the part of it that may be sent.
+
+        The rest goes back on the stack. None if nothing more is sent, or that was waited for.
+        """
+        context = self._context
+        stop_if_bounds_outdated(context)
+        if self.error is not None or context.stop_reason() is not None:
+            return None, chunk
+        if context.state.no_results and chunk.kind == ChunkKind.BATCH:
+            stack += self._await_results(chunk)
+            return None, chunk
+        verdict, chunk, rest = _guarded(context, chunk)
+        stack += rest
+        if verdict is Verdict.WAIT and self._running:
+            context.waiting(
+                "a batch under way to end: until then the limit leaves too little for the next one"
+            )
+            self._wait_for_one()
+            return None, chunk
+        if verdict is Verdict.WAIT_FOR_OTHERS:
+            self._wait_for_others()
+            return None, chunk
+        return verdict, chunk
 
     def _await_results(self, chunk: Chunk) -> list[Chunk]:
         """Wait for a batch that may show that results can be had; without one leave the chunk."""
@@ -190,12 +204,16 @@ class _Scheduler:
                 hold(context.ledger, context.lease, context.folder, part.id)
                 context.log(str(error))
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self) -> bool:
+        """Wait until another chunk may be sent; return False if the run does not wait for that."""
         run = self._context
-        while len(self._running) >= (
+        while len(self._running) + len(run.state.waiting) >= (
             1 if run.state.one_at_a_time else run.spec.max_parallel_batches
         ):
+            if not self._running:
+                return False
             self._wait_for_one()
+        return True
 
     def _wait_for_one(self) -> None:
         """Wait for a chunk to end; keep its error, raise one that leaves no time for the rest."""

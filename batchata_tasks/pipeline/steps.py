@@ -204,14 +204,17 @@ def submit_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
 
 
 def poll_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
-    """Wait for a chunk's batch to end, unless it becomes overdue."""
+    """Wait for a chunk's batch to end, unless it becomes overdue, or the run does not wait for it.
+
+    Then it has not `ended`, and `waits` at the provider.
+    """
     run = context_of(ref)
     chunk = run.ledger.chunk(chunk_id)
-    look = poll(run.for_chunk(chunk), chunk)
+    look = poll(run.for_chunk(chunk), chunk, run.held.lets_go_after)
     if look is None:
         return {"batch_id": chunk.batch_id, "status": ChunkState.OVERDUE.value, "ended": False}
-    facts = {"batch_id": look.batch_id, "status": look.status, "ended": True}
-    return facts | {"no_room": look.no_room}
+    facts = {"batch_id": look.batch_id, "status": look.status, "ended": look.ended}
+    return facts | {"no_room": look.no_room, "waits": not look.ended}
 
 
 def collect_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
