@@ -288,6 +288,32 @@ def reconcile(
         raise typer.Exit(report.exit_code)
 
 
+@app.command(epilog="Example: `batchata watch --once`")
+def watch(
+    once: Annotated[
+        bool, typer.Option("--once", help="Look once, and end; else every minute.")
+    ] = False,
+    minutes: Annotated[
+        float,
+        typer.Option(help="For how long ended batches wait for the others of their run.", min=0),
+    ] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Look at all open batches of the ledger, and do what there is to do. Sends nothing.
+
+    Flow runs that are suspended until their batches end are resumed, what a person cancelled is
+    cancelled at the provider, and what no flow run is there for lands.
+
+    Exit codes: 0 whatever was found; 1 the ledger, or Prefect's server, cannot be used; 2 the
+    command or a setting is wrong; 130 stopped by Ctrl-C.
+    """
+    from batchata_tasks.cli.passes import passes
+
+    with boundary(), shown_progress() as progress:
+        for report in passes(minutes * 60, progress, once=once):
+            print_result(report, as_json=as_json)
+
+
 @app.command(
     epilog=(
         "Example: `batchata rehearse tickets.yaml --limit 5` or `batchata rehearse tickets.yaml "

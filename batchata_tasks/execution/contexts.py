@@ -78,7 +78,7 @@ def _borrowed(ref: RunRef) -> RunContext:
     held = borrow_dataset(ref, settings)
     stored = json.loads(held.ledger.run(ref.run_id).spec)
     spec = stored_spec(stored)
-    answers = _answers(stored, spec, settings) if ref.sends else AnswerSchemas.from_json(stored)
+    answers = answers_of(stored, spec, settings) if ref.sends else AnswerSchemas.from_json(stored)
     state = RunState(
         batch_numbers=_numbers(held.ledger.chunks(ref.run_id)),
         landed_before=0,
@@ -92,7 +92,7 @@ def _numbers(chunks: list[Chunk]) -> dict[str, int]:
     return {chunk_id: number for number, chunk_id in enumerate(batches, 1)}
 
 
-def _answers(stored: dict[str, Any], spec: RunSpec, settings: Settings) -> AnswerSchemas:
+def answers_of(stored: dict[str, Any], spec: RunSpec, settings: Settings) -> AnswerSchemas:
     """Return what checks the answers: the spec's class with its validators, or the stored schema.
 
     The classes of a Batch's jobs exist in the process that made the jobs alone. Elsewhere their

@@ -41,15 +41,32 @@ class InterruptedRunError(BatchataError):
     """The run was asked to stop; its open batches go on, and the next run lands them."""
 
 
+class CancelledRunError(InterruptedRunError):
+    """The run let go of its dataset, and a person cancelled it meanwhile; it has ended."""
+
+
 class SuspendedRunError(BatchataError):
     """The run let go of its dataset while its batches are at the provider; the next one lands them.
 
-    `run_id` names it in the ledger.
+    `run_id` names it in the ledger whose id is `ledger_id`.
     """
 
-    def __init__(self, message: str, run_id: str) -> None:
+    def __init__(self, message: str, ledger_id: str, run_id: str) -> None:
         super().__init__(message)
+        self.ledger_id = ledger_id
         self.run_id = run_id
+
+
+@dataclass(frozen=True, slots=True)
+class LettingGo:
+    """Whether a run lets go of its dataset once there is nothing to do but to wait for batches.
+
+    It does if a batch has not ended `after` so many seconds. `before` are the runs of the ledger
+    that the same work let go of: to go on with one of them is not to carry on a dead run.
+    """
+
+    after: float = math.inf
+    before: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -66,7 +83,7 @@ class HeldDataset(ABC):
     run_at_work: str | None = None  # whose steps are done at this moment
     adapters: OpenAdapters = field(default_factory=OpenAdapters)
     answers: AnswerSchemas | None = None  # the response models of the spec that this process runs
-    lets_go_after: float = math.inf  # seconds for which this process itself waits for a batch
+    letting_go: LettingGo = field(default_factory=LettingGo)
 
     @contextmanager
     def landing_alone(self) -> Generator[None, None, None]:

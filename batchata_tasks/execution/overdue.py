@@ -9,7 +9,7 @@ once.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchata_tasks.common.clock import at_awake, awake_clock, now_us
 from batchata_tasks.common.files import make_folder, write_json
@@ -17,9 +17,10 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.packs import kept_json
 
 if TYPE_CHECKING:
+    from batchata_tasks.common.settings import Settings
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.context import SubmitContext
-    from batchata_tasks.ledger import Chunk
+    from batchata_tasks.ledger import Chunk, Ledger
     from batchata_tasks.providers import BatchLook
 
 _DAY = 86400.0
@@ -39,22 +40,48 @@ def note_intent(folder: DatasetFolder, chunk_id: str, **facts: Any) -> None:
     write_json(path, {**(kept_json(path) or {}), **facts})
 
 
+class WaitContext(Protocol):
+    """What waiting for a batch needs of a run."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        ...
+
+    @property
+    def folder(self) -> DatasetFolder:
+        """The dataset's folder."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+        ...
+
+    def log(self, text: str) -> None:
+        """Report what goes on."""
+        ...
+
+
 class Wait:
     """For how long a chunk's batch is waited for, from whichever process that began.
 
     That is until it expires (by the provider, or else a day after it was sent) and the grace; or
     the grace from the first time that it was asked to cancel. That moment is noted beside the
     intent, so that a process that is killed meanwhile does not make the next one begin anew.
+    `recorded` is what the ledger has of the last look: the status, and how many requests had ended.
     """
 
-    def __init__(self, context: SubmitContext, chunk: Chunk) -> None:
+    def __init__(
+        self, context: WaitContext, chunk: Chunk, recorded: tuple[str, int | None] | None = None
+    ) -> None:
         self._context, self._chunk = context, chunk
         asked = (kept_json(context.folder.intent(chunk.id)) or {}).get(_ASKED)
         self._asked_at = None if asked is None else at_awake(asked)
         sent_at = context.ledger.submitted_at(chunk.batch_id or "") or now_us()
         self._sent, self._sent_at = sent_at / 1e6, at_awake(sent_at)  # since 1970; by `awake_clock`
         self._expires_at = self._sent_at + _DAY
-        self._recorded: tuple[str, int | None] | None = None
+        self._recorded = recorded
         self._told = set[str]()
         self.status: str | None = None  # as it was seen last
         self.cancelling = False  # whether it was asked to cancel in this process
@@ -65,6 +92,11 @@ class Wait:
         if self._asked_at is None:
             note_intent(self._context.folder, self._chunk.id, **{_ASKED: now_us()})
             self._asked_at = awake_clock()
+
+    @property
+    def cancel_asked(self) -> bool:
+        """Whether the batch was asked to cancel, by whichever process."""
+        return self._asked_at is not None
 
     def saw(self, look: BatchLook) -> None:
         """Record how the batch is, and tell a status that nobody knows, once."""

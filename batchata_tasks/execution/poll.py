@@ -13,13 +13,12 @@ from batchata_tasks.execution.look import PATIENT, deleted, look_once, was_delet
 from batchata_tasks.execution.misnamed import NotShownError, PerhapsListedError, RefusedLookError
 from batchata_tasks.execution.overdue import Wait, set_aside, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
-from batchata_tasks.providers import is_other_scope
+from batchata_tasks.providers import BatchLook, is_other_scope
 from batchata_tasks.providers.pace import within
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.context import SubmitContext
     from batchata_tasks.ledger import Chunk
-    from batchata_tasks.providers import BatchLook
 
 _SHORTEST_WAIT = 0.05  # seconds
 
@@ -97,8 +96,10 @@ def poll(context: SubmitContext, chunk: Chunk, longest_wait: float = math.inf) -
         if wait.left() <= 0:
             set_overdue(context, chunk, wait)
             return None
-        if look is not None and time.monotonic() >= until:
-            return look
+        if time.monotonic() >= until:
+            return look or BatchLook(
+                batch_id, wait.status or "unknown", ended=False, created_at=None
+            )
         pause_now = context.settings.poll_interval or pause
         moments = context.seconds_left(), wait.left(), until - time.monotonic()
         context.sleep(max(min(pause_now, *moments), _SHORTEST_WAIT))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _WINDOW = 24 * 3600.0  # seconds; both providers end a batch by then
 _ERRORS = 5
+_MINUTE = 60.0
 
 
 def snapshot(context: RunContext) -> Snapshot:
@@ -62,8 +63,8 @@ def awaited_in_words(context: RunContext) -> str:
     rows = context.ledger.batch_chunks(context.run_id)
     sent = [row.submitted_at for row in rows if row.state == ChunkState.SUBMITTED]
     text = f"waiting for {len(sent)} of {pluralize(len(rows), 'batch', 'batches')}"
-    ages = [(now_us() - moment) / 1e6 for moment in sent if moment is not None]
-    return f"{text}, the oldest sent {duration(max(ages))} ago" if ages else text
+    age = max(((now_us() - moment) / 1e6 for moment in sent if moment is not None), default=0.0)
+    return f"{text}, the oldest sent {duration(age)} ago" if age >= _MINUTE else text
 
 
 def _view(context: RunContext, row: Any) -> BatchView:

@@ -20,10 +20,13 @@ from batchata_tasks.common.errors import AlreadyRunningError, InputError, LeaseE
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.execution.held_dataset import CancelledRunError
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.refused import failed, path_of, refused
+from batchata_tasks.flows.suspension import AwaitedElsewhereError, Wait, suspending
 from batchata_tasks.flows.tasks import STEPS
+from batchata_tasks.operations.cancel import request_cancel
 from batchata_tasks.pipeline import enrich as pipeline
 from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
 from batchata_tasks.pipeline.start import refresh_mark
@@ -36,6 +39,7 @@ from batchata_tasks.spec.loading import overridden
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from batchata_tasks.execution.held_dataset import LettingGo
     from batchata_tasks.pipeline.steps import Steps
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.jobs import JobsSpec
@@ -75,6 +79,7 @@ def enrich(
     refresh: bool = False,  # noqa: FBT001, FBT002 - see above
     retry_failed: bool = False,  # noqa: FBT001, FBT002 - see above
     take_over: bool = False,  # noqa: FBT001, FBT002 - see above
+    wait: Wait = "suspend",
 ) -> State[dict[str, Any]]:
     """Bring new columns to a table, answered by a language model through a batch API.
 
@@ -84,22 +89,37 @@ def enrich(
         refresh: count rows that landed before this run as not landed.
         retry_failed: send rows again that failed for good or used up their attempts.
         take_over: the dataset may be filled by another spec, which this one replaces from now on.
+        wait: how the run waits for its batches: suspended, so that no worker's slot is taken (a run
+            of a deployment in a work pool that the flow `watch` looks after), or in its process.
     """
     options = Options(refresh_mark(refresh), retry_failed, take_over)
     progress = listener() or _logged(path_of(spec))
     name = f"flow run {flow_run.id}"
     try:
         wanted, settings = overridden(spec, overrides or {}), Settings()
-        receipt = _when_free(
+
+        def work(letting_go: LettingGo) -> Receipt:
             # prepared anew each time: the source may have changed while the dataset was held
-            lambda: pipeline.run_prepared(
-                _prepared(wanted, settings), options, STEPS, progress, name
-            ),
-            name,
+            ready = _prepared(wanted, settings)
+            return pipeline.run_prepared(ready, options, STEPS, progress, name, letting_go)
+
+        receipt = suspending(
+            lambda letting_go: _when_free(partial(work, letting_go), name, progress),
+            wait,
             progress,
+            partial(request_cancel, wanted, settings),
         )
     except InputError as error:
         return refused(error, spec)
+    except CancelledRunError as error:
+        return Completed(
+            name=_STATE_NAMES[RunResult.CANCELLED],
+            message=str(error),
+            data={"result": RunResult.CANCELLED, "error": str(error)},
+        )
+    except AwaitedElsewhereError as error:
+        data = {"result": "already_running", "holder": error.holder, "error": str(error)}
+        return Completed(name="AlreadyRunning", message=str(error), data=data)
     except AlreadyRunningError as error:
         data = {"result": "already_running", "holder": error.holder, "error": str(error)}
         return Completed(

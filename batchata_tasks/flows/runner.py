@@ -51,6 +51,7 @@ class PrefectRunner:
                 refresh=refresh,
                 retry_failed=retry_failed,
                 take_over=take_over,
+                wait="process",
                 return_state=True,
             )
         if progress.receipt is None:

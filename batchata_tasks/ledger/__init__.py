@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from batchata_tasks.ledger.awaited import AwaitedBatch, Awaiting, OpenWork
 from batchata_tasks.ledger.budgets import ChangedBudget
 from batchata_tasks.ledger.calibration import Calibration, UsageHistory
 from batchata_tasks.ledger.changes import Changes
@@ -54,6 +55,7 @@ __all__ = [
     "SET_ASIDE",
     "UNFINISHED",
     "UNTIL_LOOKED_AT",
+    "AwaitedBatch",
     "BudgetStatus",
     "BudgetTerms",
     "ChangedBudget",
@@ -65,6 +67,7 @@ __all__ = [
     "Lease",
     "Ledger",
     "LedgerTotals",
+    "OpenWork",
     "OutcomeTotals",
     "RemainingBudget",
     "Restored",
@@ -95,6 +98,7 @@ class Ledger(
     Restoring,
     Rehearsals,
     Changes,
+    Awaiting,
 ):
     """One ledger; safe to use from several threads and processes.
 

@@ -6,6 +6,7 @@ A number that grows with each holder (the fence) tells an old holder from a new 
 from __future__ import annotations
 
 import os
+import re
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 
+_HOLDER = re.compile(r"process \d+ \((.+)\) on ")
 _DATASET = select(t.datasets).where(t.datasets.c.id == bindparam("dataset_id"))
 _LOCKED_DATASET = _DATASET.with_for_update()
 _AT_URL = select(t.datasets.c.id).where(t.datasets.c.url == bindparam("at"))
@@ -178,6 +180,12 @@ def _for_people(holder: str) -> str:
     process, _, machine = holder.rpartition(" on ")
     here = " (this machine)" if machine == _machine() else ""
     return f"{process} on {machine.partition('/')[0]}{here}"
+
+
+def work_of(holder: str) -> str | None:
+    """Return the name of the work of a lease's holder; None if it gave none."""
+    named = _HOLDER.match(holder)
+    return None if named is None else named[1]
 
 
 def _is_dead(holder: str) -> bool:

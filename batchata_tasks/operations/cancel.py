@@ -156,6 +156,20 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
         )
 
 
+def request_cancel(spec: EnrichmentSpec, settings: Settings) -> None:
+    """Ask the open run of a spec's dataset to stop, if nobody is at work on it; wait for nothing.
+
+    Whoever goes on with it cancels its batches.
+    """
+    folder = DatasetFolder(spec.output)
+    with opened_ledger(settings.ledger_url) as ledger:
+        dataset_id = find_dataset(folder, ledger)
+        if dataset_id is None or ledger.is_held(dataset_id):
+            return
+        if (run := ledger.open_run(dataset_id)) is not None:
+            ledger.request_stop(run.id, StopReason.CANCEL)
+
+
 def _overdue(folder: DatasetFolder, ledger: Ledger, dataset_id: str) -> tuple[str, ...]:
     chunks = ledger.dataset_chunks(dataset_id, (ChunkState.OVERDUE,))
     return tuple(chunk.batch_id or "" for chunk in chunks if not was_taken_back(folder, chunk))
@@ -185,7 +199,7 @@ def _await_end(
     while ledger.run(run_id).state != RunPhase.CLOSED:
         try:
             with hold_dataset(output, settings, progress) as held:
-                _end(held, run_id)
+                end_run(held, run_id)
         except LeaseError as error:
             who = error.holder if isinstance(error, AlreadyRunningError) else "another process"
             if time.monotonic() > until:
@@ -200,7 +214,12 @@ def _await_end(
     return None
 
 
-def _end(held: HeldDataset, run_id: str) -> None:
+def end_run(held: HeldDataset, run_id: str) -> None:
+    """Cancel the batches of a run that is to stop, land what ran, and end the run.
+
+    Raises:
+        SuspendedRunError: `held` says that batches which have not ended are not waited for.
+    """
     run = held.ledger.run(run_id)
     if run.state == RunPhase.CLOSED:
         return

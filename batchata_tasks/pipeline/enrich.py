@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
 from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
+from batchata_tasks.pipeline.refresh import without_done
 from batchata_tasks.pipeline.rehearsals import end_rehearsals
 from batchata_tasks.pipeline.results_lacking import waits_for_results
 from batchata_tasks.pipeline.revalidation import read_again
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from batchata_tasks.dataset.parts import Dataset
-    from batchata_tasks.execution.held_dataset import OwnDataset
+    from batchata_tasks.execution.held_dataset import LettingGo, OwnDataset
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.pipeline.planning_run import PlanningRun, Recovery
     from batchata_tasks.pipeline.receipt import Receipt
@@ -86,15 +86,12 @@ def run_prepared(
     steps: Steps | None = None,
     progress: Progress | None = None,
     run: str | None = None,
-    lets_go_after: float = math.inf,
+    letting_go: LettingGo | None = None,
 ) -> Receipt:
     """Run one enrichment that is prepared already, as `enrich` does.
 
-    It waits for each batch for at most `lets_go_after` seconds. If nothing else can be done then,
-    it lets go of dataset and ledger; the same call carries it on.
-
     Raises:
-        SuspendedRunError: it let go.
+        SuspendedRunError: it let go of the dataset, as `letting_go` allows; the same call goes on.
     """
     steps, options = steps or Steps(), options or Options()
     output, settings = ready.spec.output, ready.settings
@@ -104,7 +101,8 @@ def run_prepared(
         kept_errors(held),
         _followed(held) as handle,
     ):
-        held.lets_go_after = lets_go_after
+        held.letting_go = letting_go or held.letting_go
+        options = without_done(held, ready, options)
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
         finish_renaming(held)

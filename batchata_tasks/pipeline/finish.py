@@ -110,7 +110,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         dataset=str(run.folder.data),
         provider=run.spec.providers,
         model=run.spec.models,
-        continued=run.continued,
+        continued=run.continued and run.run_id not in run.held.letting_go.before,
         rehearsal=run.rehearsal,
         seconds=max(round((now_us() - run.begun.started_at) / 1e6, 1), 0.0),
         plan=plan.facts(),

@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.ledger import RunEnd
+from batchata_tasks.execution.held_dataset import CancelledRunError
+from batchata_tasks.ledger import RunEnd, RunPhase
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 if TYPE_CHECKING:
+    from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.planning.summary import Options
@@ -43,6 +45,31 @@ def going_on(ledger: Ledger, dataset_id: str, ready: PreparedRun, options: Optio
     if _asked(last.spec) != _asked(ready.record["spec"]):
         return options
     return replace(options, refresh_before=last.refresh_before)
+
+
+def without_done(held: HeldDataset, ready: PreparedRun, options: Options) -> Options:
+    """Return the options of work that let go of runs, without what those have done since.
+
+    Another start may have finished them: to refresh rows, or to send failed ones again, a second
+    time would be to pay twice for what was asked once.
+
+    Raises:
+        CancelledRunError: a person cancelled one of them.
+    """
+    for run_id in held.letting_go.before:
+        run = held.ledger.find_run(run_id)
+        if run is None or run.state != RunPhase.CLOSED:
+            continue
+        if run.spec_digest != ready.record["spec_digest"]:
+            continue
+        if run.result == RunResult.CANCELLED:
+            message = "the run was cancelled while it was suspended; nothing more is sent."
+            raise CancelledRunError(message)
+        if options.refresh_before is not None and run.refresh_before is not None:
+            options = replace(options, refresh_before=run.refresh_before)
+        if run.retry_failed:
+            options = replace(options, retry_failed=False)
+    return options
 
 
 def going_on_words(refresh_before: int) -> str:

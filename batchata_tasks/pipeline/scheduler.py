@@ -125,7 +125,7 @@ class _Scheduler:
         while self._running:
             self._wait_for_one()
         if context.state.waiting and self.error is None:
-            raise SuspendedRunError(awaited_in_words(context), context.run_id)
+            raise SuspendedRunError(awaited_in_words(context), context.ledger.id, context.run_id)
         return stopped
 
     def _judged(self, chunk: Chunk, stack: list[Chunk]) -> tuple[Verdict | None, Chunk]:

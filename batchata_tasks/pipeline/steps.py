@@ -210,7 +210,7 @@ def poll_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     """
     run = context_of(ref)
     chunk = run.ledger.chunk(chunk_id)
-    look = poll(run.for_chunk(chunk), chunk, run.held.lets_go_after)
+    look = poll(run.for_chunk(chunk), chunk, run.held.letting_go.after)
     if look is None:
         return {"batch_id": chunk.batch_id, "status": ChunkState.OVERDUE.value, "ended": False}
     facts = {"batch_id": look.batch_id, "status": look.status, "ended": look.ended}

@@ -637,7 +637,7 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
 def test_two_teams_take_nothing_over(server: Server, table: Table, tmp_path: Path) -> None:
     """Two copies run on one server, each under its spec's own name.
 
-    Each has four deployments, in its own folder.
+    Each has four deployments, in its own folder, and both have one `watch`.
     """
     teams = [
         Team(tmp_path / name, server, table.emulator, name)
@@ -652,4 +652,4 @@ def test_two_teams_take_nothing_over(server: Server, table: Table, tmp_path: Pat
             assert step["prefect.deployments.steps.set_working_directory"]["directory"] == str(
                 team.folder
             )
-    assert len(server.ask("deployments/filter")) == 8
+    assert len(server.ask("deployments/filter")) == 9

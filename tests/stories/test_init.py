@@ -159,7 +159,7 @@ def test_what_the_spec_says(tmp_path: Path) -> None:
     assert "_status" not in spec["columns"]
     assert "answer_category: str" in (tmp_path / "models.py").read_text()
     deployments = yaml.safe_load((tmp_path / "prefect.yaml").read_text())["deployments"]
-    assert {one["name"] for one in deployments} == {"table"}
+    assert {one["name"] for one in deployments} == {"table", "local"}
     automations = (tmp_path / "automations.yaml").read_text()
     ours = (ROOT / "deployments/automations.yaml").read_text()
     assert yaml.safe_load(automations) == yaml.safe_load(ours)
@@ -411,7 +411,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
     assert batchata("plan", "second.one.yaml", cwd=tmp_path).returncode == 0
     deployments = yaml.safe_load((tmp_path / "prefect.second.one.yaml").read_text())
-    assert {one["name"] for one in deployments["deployments"]} == {"second.one"}
+    assert {one["name"] for one in deployments["deployments"]} == {"second.one", "local"}
     assert "table.yaml exists already" in refused(tmp_path, table)
     (tmp_path / "second.one.yaml").unlink()
     assert "models_second_one.py exist already" in refused(tmp_path, table, "--name", "second.one")

@@ -86,7 +86,7 @@ def test_two_teams_deploy_what_was_written(
     assert batchata("init", "tickets.csv", "--name", "more", "--yes", cwd=first).returncode == 0
     words = ("--no-prompt", "deploy", "--all", "--prefect-file", "prefect.more.yaml")
     server.command(*words, cwd=first, env=env_of(server, emulator, first))
-    assert len(server.ask("deployments/filter")) == 12
+    assert len(server.ask("deployments/filter")) == 13
     for folder, name in ((first, "tickets"), (second, "second-tickets"), (first, "more")):
         for flow in FLOWS:
             deployed = server.get(f"deployments/name/{flow}/{name}")

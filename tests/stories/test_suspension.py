@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.held_dataset import SuspendedRunError, hold_dataset
+from batchata_tasks.execution.held_dataset import (
+    CancelledRunError,
+    LettingGo,
+    SuspendedRunError,
+    hold_dataset,
+)
+from batchata_tasks.operations.cancel import cancel
 from batchata_tasks.pipeline.enrich import run_prepared
+from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.plan import preview
 from tests.support.jobs import sent
 from tests.support.table import APIS, Table, open_batches
@@ -22,22 +31,35 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 
-def started(spec: EnrichmentSpec, lets_go_after: float = 0) -> Receipt:
-    return run_prepared(prepare_run(spec, Settings()), lets_go_after=lets_go_after)
+def started(
+    spec: EnrichmentSpec,
+    lets_go_after: float = 0,
+    *before: str,
+    options: Options | None = None,
+) -> Receipt:
+    """Start a run that lets go; runs that the same work let go of `before` are its own."""
+    letting_go = LettingGo(lets_go_after, frozenset(before))
+    return run_prepared(prepare_run(spec, Settings()), options, letting_go=letting_go)
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_it_lets_go_and_is_carried_on(emulator: Emulator, tmp_path: Path, api: str) -> None:
+def test_it_lets_go_and_is_carried_on(
+    emulator: Emulator, tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While batches are open nobody holds the dataset; each row is sent once, and lands."""
     table = Table(tmp_path, emulator, api, rows=9)
     spec = table.spec(items_per_batch=3)
     with open_batches(emulator):
         for _ in range(2):
-            with pytest.raises(SuspendedRunError, match=r"^waiting for 3 of 3 batches, the oldest"):
+            with pytest.raises(SuspendedRunError, match=r"^waiting for 3 of 3 batches$"):
                 started(spec)
             assert sent(emulator) == 9
             with hold_dataset(spec.output, Settings()):
                 pass  # it is free
+        later = now_us() + 7_800_000_000
+        monkeypatch.setattr("batchata_tasks.execution.snapshot.now_us", lambda: later)
+        with pytest.raises(SuspendedRunError, match=r"batches, the oldest sent 2 h 10 min ago$"):
+            started(spec)
     receipt = started(spec)
     assert receipt.outcomes == {"succeeded": 9}
     assert receipt.continued
@@ -68,3 +90,52 @@ def test_money_under_way_is_awaited(emulator: Emulator, tmp_path: Path) -> None:
     assert sent(emulator) == 3
     assert started(spec, lets_go_after=60).outcomes == {"succeeded": 4}
     assert sent(emulator) == 4
+
+
+def test_ones_own_run_is_not_carried_on(emulator: Emulator, tmp_path: Path) -> None:
+    """To go on with a run that the same work let go of is no news, and its receipt is whole."""
+    spec = Table(tmp_path, emulator, "anthropic", rows=3).spec()
+    with open_batches(emulator), pytest.raises(SuspendedRunError) as let_go:
+        started(spec)
+    receipt = started(spec, 0, let_go.value.run_id)
+    assert (receipt.continued, receipt.outcomes) == (False, {"succeeded": 3})
+    assert not any("This start" in label for label, _ in receipt.lines())
+
+
+@pytest.mark.parametrize("asked", ["refresh", "retry_failed"])
+def test_what_was_asked_once_is_paid_once(emulator: Emulator, tmp_path: Path, asked: str) -> None:
+    """Another start finishes a run that was let go of: resumed, the first one asks nothing anew."""
+    table = Table(tmp_path, emulator, "anthropic", rows=3)
+    spec = table.spec(max_attempts=1)
+    emulator.control.faults(kind="request_refusal", contains="row 1")
+    table.run(max_attempts=1)
+
+    def options() -> Options:
+        again = asked == "refresh"
+        return Options(refresh_mark(again), retry_failed=not again)
+
+    with open_batches(emulator), pytest.raises(SuspendedRunError) as let_go:
+        started(spec, options=options())
+    started(spec)
+    before = sent(emulator)
+    started(spec, 0, let_go.value.run_id, options=options())
+    assert sent(emulator) == before
+    started(spec, options=options())  # asked again, it is done again
+    assert sent(emulator) > before
+
+
+def test_what_was_cancelled_meanwhile_sends_nothing_more(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """`batchata cancel` ends a run that was let go of; resumed, it knows, and a new start sends."""
+    spec = Table(tmp_path, emulator, "anthropic", rows=9).spec(
+        items_per_batch=3, max_parallel_batches=1
+    )
+    with open_batches(emulator), pytest.raises(SuspendedRunError) as let_go:
+        started(spec)
+    assert cancel(spec, Settings()).result == "cancelled"
+    assert sent(emulator) == 3
+    with pytest.raises(CancelledRunError, match="cancelled while it was suspended"):
+        started(spec, 0, let_go.value.run_id)
+    assert sent(emulator) == 3
+    assert started(spec, 60).outcomes == {"succeeded": 9}

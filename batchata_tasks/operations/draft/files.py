@@ -97,6 +97,17 @@ deployments:
     entrypoint: batchata_tasks.flows.reconcile.reconcile
     work_pool: {{name: *pool}}
     tags: [batchata, *origin]
+
+  # One for all specs of a work pool, since its workers share a ledger: hence its name.
+  - name: *pool
+    description: Resume the runs whose batches ended, and land what no run is there for.
+    entrypoint: batchata_tasks.flows.watch.watch
+    work_pool: {{name: *pool}}
+    schedules:
+      - cron: "* * * * *"
+        active: true
+    concurrency_limit: {{limit: 1, collision_strategy: CANCEL_NEW}}   # if some are late: just one
+    tags: [batchata, batchata-watch]
 """
 
 

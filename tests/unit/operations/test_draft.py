@@ -110,7 +110,10 @@ def test_all_files_or_none(tmp_path: Path) -> None:
 def test_deployments_have_the_name_of_the_spec(name: str) -> None:
     """Whatever YAML would read it as: a table may be named by its day."""
     drafted = yaml.safe_load(prefect_text(name, f"{name}.yaml", "prefect.yaml"))
-    assert (drafted["name"], [one["name"] for one in drafted["deployments"]]) == (name, [name] * 4)
+    assert (drafted["name"], [one["name"] for one in drafted["deployments"]]) == (
+        name,
+        [*[name] * 4, "local"],
+    )
     assert drafted["deployments"][0]["parameters"] == {"spec": f"{name}.yaml"}
 
 
@@ -119,4 +122,4 @@ def test_one_line_names_the_work_pool() -> None:
     drafted = prefect_text("tickets", "tickets.yaml", "prefect.yaml")
     ours = drafted.replace("pool: &pool local\n", "pool: &pool analytics\n")
     pools = [one["work_pool"]["name"] for one in yaml.safe_load(ours)["deployments"]]
-    assert pools == ["analytics"] * 4
+    assert pools == ["analytics"] * 5

@@ -1,0 +1,213 @@
+"""The flow runs that wait for runs of a ledger: found, resumed, started again if they were lost.
+
+The pause key of a suspended flow run names the run of the ledger that it waits for, so whoever sees
+the flow run knows that.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.context import FlowRunContext
+from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
+from prefect.flow_runs import resume_flow_run
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
+
+from batchata_tasks.common.errors import TransientError
+from batchata_tasks.operations.watch import Fate, Waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping
+
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+_PAGE = 200  # the most that a server returns at once, unless it is told otherwise
+_MOST = 1000  # flow runs of a kind that are read
+_ENRICH = "enrich"
+_SETTLED = 60.0  # seconds for which a state must have been there: a run that starts takes a while
+_MOST_STARTS = 3  # as in the automations that start crashed runs again
+_KEY = "batchata"
+_UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+
+
+class Awaited(NamedTuple):
+    """The run of a ledger for which a flow run is suspended."""
+
+    ledger_id: str
+    run_id: str
+
+
+def pause_key(awaited: Awaited, run: FlowRun) -> str:
+    """Return the key under which a flow run can be suspended for a run of the ledger.
+
+    A key counts once. Those of a run that crashed are forgotten, but its count of starts grows.
+    """
+    before = len(run.empirical_policy.pause_keys or ())
+    return f"{_KEY}/{awaited.ledger_id}/{awaited.run_id}/{run.run_count}.{before + 1}"
+
+
+def awaited_by(run: FlowRun) -> set[Awaited]:
+    """Return the runs for which a flow run is suspended, or was since it crashed last."""
+    keys = run.empirical_policy.pause_keys or ()
+    return {awaited for awaited in map(_awaited, keys) if awaited is not None}
+
+
+def suspended_for(run: FlowRun) -> Awaited | None:
+    """Return the run for which a flow run is suspended at this moment; None if it is not."""
+    key = None if run.state is None else run.state.state_details.pause_key
+    return None if key is None else _awaited(key)
+
+
+def _awaited(key: str) -> Awaited | None:
+    name, *facts = key.split("/")
+    if name != _KEY or len(facts) != 3:  # noqa: PLR2004 - ledger, run, number
+        return None
+    return Awaited(facts[0], facts[1])
+
+
+class PrefectFlowRuns:
+    """See FlowRuns: those of the Prefect server that is configured."""
+
+    def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
+        """See FlowRuns."""
+        found = dict[str, dict[str, list[str]]]()
+
+        def note(run_id: str, kind: str, run: FlowRun) -> None:
+            found.setdefault(run_id, {}).setdefault(kind, []).insert(0, str(run.id))
+
+        for run in newest(StateType.PAUSED):
+            awaited = suspended_for(run)
+            if awaited is not None and awaited.ledger_id == ledger_id:
+                note(awaited.run_id, "suspended", run)
+        if wanted := {Awaited(ledger_id, run_id) for run_id in runs}:
+            for run in newest(*_UNDER_WAY, StateType.CANCELLED):
+                cancelled = run.state is not None and run.state.is_cancelled()
+                for awaited in awaited_by(run) & wanted:
+                    note(awaited.run_id, "cancelled" if cancelled else "under_way", run)
+        return {
+            run_id: Waiters(**{kind: tuple(ids) for kind, ids in kinds.items()})
+            for run_id, kinds in found.items()
+        }
+
+    def resume(self, flow_run_id: str) -> bool:
+        """See FlowRuns."""
+        try:
+            with _answering():
+                resume_flow_run(UUID(flow_run_id))
+        except (NotPausedError, FlowPauseTimeout):  # another pass was first, or a person was
+            return False
+        return True
+
+    def take_up(self, work: str) -> Fate:
+        """See FlowRuns. A run that was started too often fails, with that as the reason."""
+        if (flow_run_id := _flow_run_of(work)) is None:
+            return Fate.LEFT
+        with _answering(), get_client(sync_client=True) as client:
+            try:
+                run = client.read_flow_run(flow_run_id)
+            except ObjectNotFound:
+                return Fate.LEFT
+            return taken_up(client, run)
+
+
+def skip_late_ones() -> None:
+    """Cancel the runs of this flow run's deployment that are late, as it is: it does their work.
+
+    A worker that was busy, or away, for an hour would do sixty passes in a row.
+    """
+    context = FlowRunContext.get()
+    run = None if context is None else context.flow_run
+    if run is None or run.deployment_id is None or run.expected_start_time is None:
+        return
+    if (datetime.now(UTC) - run.expected_start_time).total_seconds() < _SETTLED:
+        return
+    late = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
+    )
+    with get_client(sync_client=True) as client:
+        for other in client.read_flow_runs(flow_run_filter=late, limit=_PAGE):
+            client.set_flow_run_state(other.id, Cancelled(message=f"{run.id} does its work."))
+
+
+def _flow_run_of(work: str) -> UUID | None:
+    words = work.removeprefix("flow run ")
+    try:
+        return None if words == work else UUID(words)
+    except ValueError:
+        return None
+
+
+def taken_up(client: SyncPrefectClient, run: FlowRun) -> Fate:
+    """Have a flow run started again that is lost, if a worker can do that; return its fate."""
+    state = run.state
+    if state is None or run.work_pool_name is None:
+        return Fate.LEFT
+    if state.is_cancelled():
+        return Fate.CANCELLED
+    if state.is_cancelling():
+        message = "Its process was lost while it was being cancelled."
+        client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
+        return Fate.CANCELLED
+    age = datetime.now(UTC) - state.timestamp
+    if not (state.is_running() or state.is_crashed()) or age.total_seconds() < _SETTLED:
+        return Fate.LEFT
+    if run.run_count > _MOST_STARTS:
+        message = f"It was lost {run.run_count} times, and is not started again: see its logs."
+        client.set_flow_run_state(run.id, Failed(message=message), force=True)
+        return Fate.LEFT
+    if state.is_running():
+        client.set_flow_run_state(run.id, Crashed(message="Its process was lost."), force=True)
+    message = "Its process was lost; it is started again and carries on."
+    client.set_flow_run_state(run.id, AwaitingRetry(message=message))
+    return Fate.STARTED
+
+
+@contextmanager
+def _answering() -> Generator[None, None, None]:
+    """Raise TransientError if Prefect's server does not answer."""
+    try:
+        yield
+    except HTTPError as error:
+        message = (
+            f"PREFECT_API_URL: Prefect's server does not answer ({type(error).__name__}); what "
+            "waits for batches is resumed once it does."
+        )
+        raise TransientError(message) from error
+
+
+def newest(*states: StateType) -> Iterator[FlowRun]:
+    """Yield the runs of `enrich` that began, and are in one of the states, the newest first."""
+    wanted: dict[str, Any] = {
+        "flow_filter": FlowFilter(name=FlowFilterName(any_=[_ENRICH])),
+        "flow_run_filter": FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+            start_time=FlowRunFilterStartTime(is_null_=False),
+        ),
+        "sort": FlowRunSort.START_TIME_DESC,
+        "limit": _PAGE,
+    }
+    with _answering(), get_client(sync_client=True) as client:
+        for offset in range(0, _MOST, _PAGE):
+            page = client.read_flow_runs(**wanted, offset=offset)
+            yield from page
+            if len(page) < _PAGE:
+                return

@@ -1,0 +1,145 @@
+"""Suspends a flow run while its batches are at the provider, so that it keeps no worker's slot.
+
+A suspended flow run has no process. The flow `watch` resumes it once there is something to do, and
+it is done from the top then: the ledger knows what was sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import StateType
+from prefect.context import FlowRunContext
+from prefect.exceptions import Abort, Pause, TerminationSignal
+from prefect.states import Suspended
+from prefect.utilities.engine import propose_state_sync
+
+from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
+from batchata_tasks.flows.flow_runs import Awaited, awaited_by, newest, pause_key, suspended_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prefect.client.schemas.objects import FlowRun
+
+    from batchata_tasks.progress.listener import Progress
+
+T = TypeVar("T")
+
+Wait = Literal["suspend", "process"]
+"""Where a flow run waits for its batches: nowhere, being suspended, or in its process."""
+
+WATCH = "watch"
+"""The name of the flow that resumes suspended flow runs."""
+
+LOOKS_FOR = 10.0
+"""Seconds for which a process itself waits for a batch before its flow run is suspended."""
+
+
+class AwaitedElsewhereError(BatchataError):
+    """Another flow run, which was asked for the same, is suspended until the same batches end.
+
+    `holder` names it.
+    """
+
+    def __init__(self, holder: str) -> None:
+        message = f"{holder} waits for the batches of this dataset, and goes on once they ended"
+        super().__init__(message)
+        self.holder = holder
+
+
+def suspending(
+    work: Callable[[LettingGo], T], wait: Wait, progress: Progress, cancelled: Callable[[], None]
+) -> T:
+    """Do the work of this process's flow run, and suspend it if only batches are waited for.
+
+    If a person cancels the flow run, its process is ended, and `cancelled` called before that.
+
+    Raises:
+        Pause: the flow run is suspended, and its process is to end.
+        AwaitedElsewhereError: another flow run waits for the same already.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or wait == "process":
+        return work(LettingGo())
+    run = context.flow_run
+    let_go = frozenset(awaited.run_id for awaited in awaited_by(run))
+    if (reason := _why_in_process(run)) is None:
+        try:
+            return work(LettingGo(LOOKS_FOR, let_go))
+        except SuspendedRunError as error:
+            _suspend(error, run)
+            let_go |= {error.run_id}
+            reason = "the server refuses to suspend this run"
+        except TerminationSignal:
+            if _is_cancelled(run):
+                cancelled()
+            raise
+    progress.note(f"waiting for batches in this process: {reason}.")
+    return work(LettingGo(before=let_go))
+
+
+def _is_cancelled(run: FlowRun) -> bool:
+    """Whether a person cancelled a flow run, which may also be ended with its worker."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run.id).state
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def _why_in_process(run: FlowRun) -> str | None:
+    """Return why a flow run has to wait in its process; None if it can be suspended."""
+    if run.deployment_id is None:
+        return "it is a run of no deployment"
+    if run.parent_task_run_id is not None:
+        return "it is part of another flow run"
+    if run.work_pool_name is None:
+        return "no worker would start it again"
+    # Prefect 3.9 leaves such a run `Resuming` for ever: workers are not told of it
+    if run.empirical_policy.retry_type == "in_process":
+        return "it is a retry within its process"
+    if not _is_watched(run.work_pool_name):
+        return (
+            f"no deployment of the flow `{WATCH}` in the work pool {run.work_pool_name!r} is due "
+            "by a schedule, so nobody would resume it"
+        )
+    return None
+
+
+def _is_watched(work_pool: str) -> bool:
+    """Whether `watch` is due by a schedule in a work pool, whose workers share a ledger."""
+    named = FlowFilter(name=FlowFilterName(any_=[WATCH]))
+    with get_client(sync_client=True) as client:
+        return any(
+            found.work_pool_name == work_pool
+            and not found.paused
+            and any(schedule.active for schedule in found.schedules)
+            for found in client.read_deployments(flow_filter=named)
+        )
+
+
+def _suspend(error: SuspendedRunError, run: FlowRun) -> None:
+    """Suspend this process's flow run, whose run of the ledger let go; return if it may not be.
+
+    Raises:
+        Pause: it is suspended, and its process is to end.
+        AwaitedElsewhereError: see `suspending`.
+        Abort: the server says that it does not run any more: somebody cancels it, or took it for
+            dead and has it started again.
+    """
+    awaited = Awaited(error.ledger_id, error.run_id)
+    for other in newest(StateType.PAUSED):
+        same = (other.deployment_id, other.parameters) == (run.deployment_id, run.parameters)
+        if same and suspended_for(other) == awaited:
+            message = f"flow run {other.name} ({other.id})"
+            raise AwaitedElsewhereError(message)
+    with get_client(sync_client=True) as client:
+        proposed = Suspended(message=str(error), pause_key=pause_key(awaited, run))
+        state = propose_state_sync(client, proposed, flow_run_id=run.id)
+    if state.is_paused():
+        raise Pause(state=state)
+    if not state.is_running():
+        message = f"the flow run is {state.name} by now, so it is not suspended."
+        raise Abort(message)

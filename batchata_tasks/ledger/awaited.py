@@ -1,0 +1,97 @@
+"""What is open at this moment, of all datasets: batches, cancelled runs, lost processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, select
+
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.chunks import chunk_of
+from batchata_tasks.ledger.leases import work_of
+from batchata_tasks.ledger.store import Store, reads
+from batchata_tasks.ledger.values import Chunk, ChunkState, RunPhase, StopReason
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+_AWAITED = (
+    select(
+        t.chunks,
+        *(t.batches.c[name] for name in ("account", "status", "requests_done")),
+        *(t.batches.c[name] for name in ("submitted_at", "looked_at", "ended_at")),
+    )
+    .join(t.runs, t.runs.c.id == t.chunks.c.run_id)
+    .join(t.batches, t.batches.c.batch_id == t.chunks.c.batch_id)
+    .where(
+        t.runs.c.state == RunPhase.OPEN,
+        t.chunks.c.state.in_((ChunkState.SUBMITTED, ChunkState.COLLECTED)),
+    )
+    .order_by(t.batches.c.submitted_at)
+)
+_CANCELLED = select(t.runs.c.id, t.runs.c.dataset_id).where(
+    t.runs.c.state != RunPhase.CLOSED, t.runs.c.stop == StopReason.CANCEL
+)
+_LOST = select(t.datasets.c.id, t.datasets.c.holder).where(
+    t.datasets.c.holder.is_not(None), t.datasets.c.lease_until < bindparam("before")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedBatch:
+    """A batch that an open run waits for, as it was seen last; moments in microseconds since 1970.
+
+    `status` and `done` are None if nobody has looked at it since its create.
+    """
+
+    chunk: Chunk
+    batch_id: str
+    account: str
+    submitted_at: int
+    status: str | None
+    done: int | None
+    ended_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWork:
+    """What is open in a ledger, of all datasets.
+
+    - `batches` are those that open runs wait for, the oldest first.
+    - `cancelled` are runs that a person cancelled and that have not ended, with their datasets.
+    - `lost` names by dataset the work of processes that held it, and died or fell silent.
+    """
+
+    batches: list[AwaitedBatch]
+    cancelled: dict[str, str]
+    lost: dict[str, str]
+
+
+class Awaiting(Store):
+    """The part of the ledger about what is open."""
+
+    @reads
+    def open_work(self, connection: Connection, silent: float) -> OpenWork:
+        """Return what is open; a process is lost whose lease ran out `silent` seconds ago."""
+        before = self.clock(connection) - int(silent * 1e6)
+        lost = connection.execute(_LOST, {"before": before})
+        works = {row.id: work_of(row.holder) for row in lost}
+        return OpenWork(
+            [_awaited(row) for row in connection.execute(_AWAITED)],
+            {row.id: row.dataset_id for row in connection.execute(_CANCELLED)},
+            {dataset_id: work for dataset_id, work in works.items() if work is not None},
+        )
+
+
+def _awaited(row: Row[Any]) -> AwaitedBatch:
+    was_seen = row.looked_at is not None
+    return AwaitedBatch(
+        chunk_of(row),
+        row.batch_id,
+        row.account,
+        row.submitted_at,
+        row.status if was_seen else None,
+        row.requests_done if was_seen else None,
+        row.ended_at,
+    )

@@ -1,0 +1,105 @@
+"""One look at each of some batches: by the providers' lists, if there are more than a few.
+
+Nothing is waited for. A provider that does not answer now is asked again by the next pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.errors import (
+    CredentialsError,
+    InputError,
+    TerminalError,
+    TransientError,
+)
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.execution.look import NO_SUCH_BATCH
+from batchata_tasks.providers import names_of_account, provider_type
+from batchata_tasks.providers.pace import within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchata_tasks.ledger import AwaitedBatch
+    from batchata_tasks.providers import Adapter, BatchLook
+
+_FEW = 3  # batches of one provider that are looked at one by one
+_MOST_LISTED = 2000  # batches of an account that are read to find those that are awaited
+_DAY = 86400.0
+_PATIENT = 20.0  # seconds for which one call may take
+
+
+@dataclass
+class Looks:
+    """How batches are, by id; `unknown` are those that the provider does not know.
+
+    `calls` is how many requests were made, and `notes` say what could not be asked.
+    """
+
+    by_id: dict[str, BatchLook] = field(default_factory=dict[str, "BatchLook"])
+    unknown: set[str] = field(default_factory=set[str])
+    calls: int = 0
+    notes: list[str] = field(default_factory=list[str])
+
+
+def look_at(batches: Iterable[AwaitedBatch], ledger_id: str) -> Looks:
+    """Look once at batches that have not ended, as the keys in the environment allow."""
+    looks, by_provider = Looks(), dict[str, list["AwaitedBatch"]]()
+    for batch in batches:
+        by_provider.setdefault(batch.chunk.provider, []).append(batch)
+    for name, awaited in by_provider.items():
+        try:
+            adapter = provider_type(name)()
+        except InputError as error:  # no key, or an address that cannot be right
+            looks.notes.append(f"{name} is not asked: {error}")
+            continue
+        try:
+            _look(adapter, awaited, ledger_id, looks)
+        except (TransientError, TerminalError, CredentialsError) as error:
+            looks.notes.append(f"{name} cannot be asked now: {error}")
+        finally:
+            adapter.close()
+    return looks
+
+
+def _look(adapter: Adapter, awaited: list[AwaitedBatch], ledger_id: str, looks: Looks) -> None:
+    """Look at the batches of one provider.
+
+    Raises:
+        TransientError, TerminalError, CredentialsError: it does not answer, or not under this key.
+    """
+    names = names_of_account(adapter, ledger_id)
+    mine = [batch for batch in awaited if batch.account in names]
+    if others := len(awaited) - len(mine):
+        looks.notes.append(
+            f"{pluralize(others, 'batch was', 'batches were')} sent to {adapter.name} under "
+            "another key or other settings, so nobody looks at them: `batchata reconcile` names "
+            "what to set"
+        )
+    wanted = {batch.batch_id for batch in mine}
+    if len(wanted) > _FEW:
+        _list(adapter, mine[0].submitted_at / 1e6 - _DAY, wanted, looks)
+    for batch_id in sorted(wanted - looks.by_id.keys()):
+        looks.calls += 1
+        try:
+            with within(_PATIENT):
+                looks.by_id[batch_id] = adapter.look(batch_id)
+        except (TransientError, TerminalError) as error:
+            if error.status not in NO_SUCH_BATCH:
+                raise
+            looks.unknown.add(batch_id)
+
+
+def _list(adapter: Adapter, since: float, wanted: set[str], looks: Looks) -> None:
+    """Find batches in the account's list, as far back as `since` (seconds since 1970)."""
+    looks.calls += 1
+    try:
+        for number, look in enumerate(adapter.around(since), 1):
+            if look.batch_id in wanted:
+                looks.by_id[look.batch_id] = look
+            if number >= _MOST_LISTED or wanted <= looks.by_id.keys():
+                return
+    except TerminalError:  # it has no list of batches
+        return

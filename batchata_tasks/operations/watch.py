@@ -1,0 +1,263 @@
+"""Watching: one look at every open batch of a ledger, and whatever there is to do then is done.
+
+Flow runs that were suspended until their batches end are resumed. What a person cancelled is
+cancelled at the provider. What no flow run is there for lands here. Nothing is sent, and nothing is
+waited for: the next pass goes on.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from batchata_tasks.common.errors import BatchataError, LeaseError
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.packs import is_kept
+from batchata_tasks.execution.contexts import active
+from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
+from batchata_tasks.execution.run_context import restored_context
+from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
+from batchata_tasks.operations.cancel import end_run
+from batchata_tasks.operations.looks import look_at
+from batchata_tasks.operations.watched import watched_runs
+from batchata_tasks.pipeline.scheduler import run_chunks
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.progress.listener import silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.execution.held_dataset import OwnDataset
+    from batchata_tasks.ledger import Ledger
+    from batchata_tasks.operations.watched import WatchedRun
+    from batchata_tasks.progress.listener import Progress
+
+GATHERED = 600.0
+"""Seconds for which ended batches of a run wait for its others, so that they land together."""
+
+
+_SILENT = 30.0  # seconds after the end of its lease until a process counts as lost
+
+
+@dataclass(frozen=True)
+class Waiters:
+    """The flow runs that waited for one run of the ledger, by their ids, the oldest first.
+
+    Those that are `suspended`, those that are `under_way` again, and those that a person
+    `cancelled`.
+    """
+
+    suspended: tuple[str, ...] = ()
+    under_way: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
+
+
+class Fate(StrEnum):
+    """What became of a flow run whose process was lost."""
+
+    STARTED = "started again"
+    CANCELLED = "cancelled"  # by a person, before it was lost
+    LEFT = "left as it is"
+
+
+class FlowRuns(Protocol):
+    """The flow runs of a Prefect server, if there is one."""
+
+    def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
+        """Return the flow runs that wait for runs of the ledger, by run.
+
+        Those that are suspended are told for all runs, the others for some alone.
+        """
+        ...
+
+    def resume(self, flow_run_id: str) -> bool:
+        """Have a suspended flow run started again; return False if it is not suspended."""
+        ...
+
+    def take_up(self, work: str) -> Fate:
+        """Have a flow run started again whose process was lost, as the ledger names its work."""
+        ...
+
+
+class NoFlowRuns:
+    """See FlowRuns: there is no server."""
+
+    def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
+        """See FlowRuns."""
+        del ledger_id, runs
+        return {}
+
+    def resume(self, flow_run_id: str) -> bool:
+        """See FlowRuns."""
+        del flow_run_id
+        return False
+
+    def take_up(self, work: str) -> Fate:
+        """See FlowRuns."""
+        del work
+        return Fate.LEFT
+
+
+@dataclass
+class WatchReport:
+    """What a pass saw and did.
+
+    Of the open batches it tells how many `ended`, and how many `calls` of providers that took.
+    `resumed` are flow runs, and `taken_up` those of lost processes that are started again; `landed`
+    and `cancelled` are runs of the ledger.
+    """
+
+    batches: int = 0
+    ended: int = 0
+    calls: int = 0
+    resumed: list[str] = field(default_factory=list[str])
+    landed: list[str] = field(default_factory=list[str])
+    cancelled: list[str] = field(default_factory=list[str])
+    taken_up: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return it for people, as (label, value)."""
+        return [("Watch", self.in_words()), *(("Note", note) for note in self.notes)]
+
+    def in_words(self) -> str:
+        """Return in a line what was seen and done."""
+        if not self.batches and not self.resumed and not self.taken_up:
+            return "no batch is open"
+        text = f"{pluralize(self.batches, 'open batch', 'open batches')}, {self.ended} ended"
+        done = [
+            (self.resumed, "flow run", "resumed"),
+            (self.taken_up, "lost flow run", "started again"),
+            (self.landed, "run", "landed"),
+            (self.cancelled, "run", "cancelled"),
+        ]
+        return text + "".join(
+            f"; {pluralize(len(which), noun)} {verb}" for which, noun, verb in done if which
+        )
+
+
+def watch(
+    settings: Settings,
+    flow_runs: FlowRuns | None = None,
+    *,
+    gathered: float = GATHERED,
+    progress: Progress | None = None,
+) -> WatchReport:
+    """Look once at every open batch of the ledger, and do what there is to do.
+
+    Raises:
+        BatchataError: the ledger cannot be used.
+    """
+    report = WatchReport()
+    with opened_ledger(settings.ledger_url) as ledger:
+        watching = _Watching(
+            ledger, settings, flow_runs or NoFlowRuns(), progress or silent(), report
+        )
+        watching.run(gathered)
+    return report
+
+
+@dataclass
+class _Watching:
+    """One pass."""
+
+    ledger: Ledger
+    settings: Settings
+    flow_runs: FlowRuns
+    progress: Progress
+    report: WatchReport
+
+    def run(self, gathered: float) -> None:
+        """Take up what was lost, look, then see to each run."""
+        work = self.ledger.open_work(_SILENT)
+        for dataset_id, lost in work.lost.items():
+            self._take_up(dataset_id, lost)
+        looks = look_at([one for one in work.batches if one.ended_at is None], self.ledger.id)
+        runs = watched_runs(self.ledger, self.settings, work, looks)
+        self.report.batches, self.report.calls = len(work.batches), looks.calls
+        self.report.ended = sum(len(run.ended) for run in runs)
+        for note in looks.notes:
+            self._note(note)
+        waiters = self.flow_runs.waiters(self.ledger.id, [run.id for run in runs])
+        for run in runs:
+            try:
+                self._see_to(run, waiters.get(run.id, Waiters()), gathered)
+            except BatchataError as error:  # the others are seen to all the same
+                self._note(f"{run.name}: {error}")
+        seen = {run.id for run in runs}
+        for run_id, waiting in waiters.items():
+            if run_id not in seen and waiting.suspended and not self._is_held(run_id):
+                self._resume(waiting)  # what it waited for has landed: another run did that
+
+    def _see_to(self, run: WatchedRun, waiters: Waiters, gathered: float) -> None:
+        """Do what there is to do for a run: by a flow run that waits for it, or else here."""
+        if waiters.under_way or self._is_held(run.id):
+            return
+        if waiters.cancelled and not waiters.suspended:
+            self.ledger.request_stop(run.id, StopReason.CANCEL)
+        reason = run.why_due(gathered)
+        if reason is None:
+            return
+        self.progress.note(f"{run.name}: {reason}.")
+        if waiters.suspended:
+            self._resume(waiters)
+        elif run.context.stop_reason() == StopReason.CANCEL:
+            if self._at(run, end_run):
+                self.report.cancelled.append(run.id)
+        elif self._at(run, _land):
+            self.report.landed.append(run.id)
+
+    def _take_up(self, dataset_id: str, work: str) -> None:
+        """Have the flow run of a lost process started again, or end what a person cancelled."""
+        fate = self.flow_runs.take_up(work)
+        if fate is Fate.STARTED:
+            self.report.taken_up.append(work)
+            self.progress.note(f"{work} was lost, and is started again.")
+        elif fate is Fate.CANCELLED and (run := self.ledger.open_run(dataset_id)) is not None:
+            self.ledger.request_stop(run.id, StopReason.CANCEL)
+
+    def _is_held(self, run_id: str) -> bool:
+        """Whether a process is at work on the dataset of a run."""
+        row = self.ledger.find_run(run_id)
+        return row is not None and self.ledger.is_held(row.dataset_id)
+
+    def _resume(self, waiters: Waiters) -> None:
+        """Resume one of the flow runs that wait for a run; it lands the batches for all of them."""
+        if self.flow_runs.resume(waiters.suspended[0]):
+            self.report.resumed.append(waiters.suspended[0])
+
+    def _at(self, run: WatchedRun, work: Callable[[OwnDataset, str], None]) -> bool:
+        """Do a run's work here, but wait for no batch; return False if another process does it."""
+        output = str(run.context.folder.root)
+        try:
+            with hold_dataset(output, self.settings, self.progress, "watch") as held:
+                held.letting_go = LettingGo(after=0)
+                held.answers = run.answers(self.settings)
+                with suppress(SuspendedRunError):  # other batches have not ended
+                    work(held, run.id)
+        except LeaseError:
+            return False
+        return True
+
+    def _note(self, text: str) -> None:
+        self.report.notes.append(text)
+        self.progress.note(text)
+
+
+def _land(held: OwnDataset, run_id: str) -> None:
+    """Land the batches of a run that have ended; the next run of its spec does the rest."""
+    run = held.ledger.run(run_id)
+    if run.state != RunPhase.OPEN:
+        return
+    context = restored_context(held, run)
+    chunks = held.ledger.chunks(run_id, (ChunkState.SUBMITTED, ChunkState.COLLECTED))
+    with active(context):
+        known = [chunk for chunk in chunks if is_kept(held.folder.manifest(chunk.id))]
+        run_chunks(context, Steps(), known)

@@ -1,0 +1,126 @@
+"""An open run whose batches are at the provider, and when it is time to go on with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import InputError
+from batchata_tasks.common.text import duration, pluralize
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.contexts import answers_of
+from batchata_tasks.execution.observed_dataset import observe
+from batchata_tasks.execution.overdue import Wait
+from batchata_tasks.ledger import SENDING_ENDS, ChunkState
+
+if TYPE_CHECKING:
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.execution.run_context import RunContext
+    from batchata_tasks.ledger import AwaitedBatch, Ledger, OpenWork
+    from batchata_tasks.operations.looks import Looks
+    from batchata_tasks.schema.answers import AnswerSchemas
+
+
+@dataclass
+class WatchedRun:
+    """A run of the ledger that waits for batches: `ended` tells when each was seen to have ended.
+
+    That is in microseconds since 1970. `waits` are for those that have not, and `unknown` is how
+    many of them the provider does not know.
+    """
+
+    context: RunContext
+    ended: list[int] = field(default_factory=list[int])
+    waits: list[Wait] = field(default_factory=list[Wait])
+    unknown: int = 0
+
+    @property
+    def id(self) -> str:
+        """Its id in the ledger."""
+        return self.context.run_id
+
+    @property
+    def name(self) -> str:
+        """The name of its spec."""
+        return self.context.spec.name
+
+    def why_due(self, gathered: float) -> str | None:
+        """Return why it is time to go on with the run; None if there is nothing to do yet.
+
+        Ended batches wait `gathered` seconds for others, unless they make room for what is unsent.
+        """
+        stop = self.context.stop_reason()  # a time limit that is over counts from here on
+        cancels = stop not in (None, *SENDING_ENDS)
+        if not self.waits and not self.ended:
+            return "it was cancelled" if cancels else None
+        if not self.waits:
+            return f"{_batches(len(self.ended))} ended"
+        if any(wait.left() <= 0 for wait in self.waits):
+            return "a batch did not end in time"
+        if self.unknown:
+            return f"the provider does not know {_batches(self.unknown)}"
+        if cancels and not all(wait.cancel_asked for wait in self.waits):
+            return f"it is to stop ({str(stop).replace('_', ' ')})"
+        return self._some_ended(stop, gathered) if self.ended else None
+
+    def _some_ended(self, stop: str | None, gathered: float) -> str | None:
+        ended = f"{_batches(len(self.ended))} of {len(self.ended) + len(self.waits)} ended"
+        if stop is None and self.context.ledger.chunks(self.id, (ChunkState.PLANNED,)):
+            return f"{ended}, which makes room for the next"
+        waited = (now_us() - min(self.ended)) / 1e6
+        return f"{ended}, {duration(waited)} ago" if waited >= gathered else None
+
+    def answers(self, settings: Settings) -> AnswerSchemas | None:
+        """Return what checks the run's answers; None if this process lacks the spec's own code."""
+        stored = json.loads(self.context.begun.spec)
+        try:
+            return answers_of(stored, self.context.spec, settings)
+        except InputError:
+            return None
+
+
+def _batches(number: int) -> str:
+    return pluralize(number, "batch", "batches")
+
+
+def watched_runs(
+    ledger: Ledger, settings: Settings, work: OpenWork, looks: Looks
+) -> list[WatchedRun]:
+    """Return the runs that wait for batches, or to be ended; record how their batches are.
+
+    Runs of datasets whose folder is not there, or another ledger's, are left out.
+    """
+    wanted = dict.fromkeys([*(batch.chunk.run_id for batch in work.batches), *work.cancelled])
+    runs = {run_id: _watched(ledger, settings, run_id) for run_id in wanted}
+    for batch in work.batches:
+        if (run := runs[batch.chunk.run_id]) is not None:
+            _add(run, batch, looks)
+    return [run for run in runs.values() if run is not None]
+
+
+def _watched(ledger: Ledger, settings: Settings, run_id: str) -> WatchedRun | None:
+    row = ledger.run(run_id)
+    url = ledger.dataset_url(row.dataset_id)
+    if url is None:
+        return None
+    folder = DatasetFolder.at_url(url)
+    if (folder.owner() or {}).get("ledger_id") != ledger.id:
+        return None
+    return WatchedRun(observe(ledger, folder, row, settings))
+
+
+def _add(run: WatchedRun, batch: AwaitedBatch, looks: Looks) -> None:
+    if batch.ended_at is not None or batch.chunk.state == ChunkState.COLLECTED:
+        run.ended.append(batch.ended_at or now_us())
+        return
+    recorded = None if batch.status is None else (batch.status, batch.done)
+    wait = Wait(run.context, batch.chunk, recorded)
+    if (look := looks.by_id.get(batch.batch_id)) is not None:
+        wait.saw(look)
+        if look.ended:
+            run.ended.append(now_us())
+            return
+    run.waits.append(wait)
+    run.unknown += batch.batch_id in looks.unknown

@@ -1,0 +1,198 @@
+"""Flow runs that are suspended until their batches end, and what resumes them.
+
+A flow run is done by `prefect flow-run execute`, as a worker does it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.commands import batchata, start
+from tests.support.jobs import sent
+from tests.support.prefect_server import Server
+from tests.support.table import open_batches
+from tests.support.team import Team
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROWS = 400  # of the table that is shipped
+# one batch, so that a run waits once
+WHOLE = {"spec": "deployments/specs/package-topics.yaml", "overrides": {"pilot": False}}
+# a flow run's process that is killed at the instant when a function is called, or has returned
+DYING = """
+import importlib, os, runpy
+module = importlib.import_module({module!r})
+real = getattr(module, {name!r})
+def dying(*args, **options):
+    if {after!r}:
+        real(*args, **options)
+    os.kill(os.getpid(), 9)
+setattr(module, {name!r}, dying)
+runpy.run_module("prefect.engine", run_name="__main__")
+"""
+PROPOSE = ("batchata_tasks.flows.suspension", "propose_state_sync")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
+    """Run a Prefect server for the module."""
+    with Server(tmp_path_factory.mktemp("prefect"), prefect_database) as running:
+        yield running
+
+
+@pytest.fixture
+def team(tmp_path: Path, server: Server, emulator: Emulator) -> Team:
+    """Return a team that deployed what is shipped, in a work pool of its own."""
+    name = tmp_path.name.replace("_", "-")
+    team = Team(tmp_path / "team", server, emulator, name)
+    team.work_in(name)
+    team.prefect("work-pool", "create", name, "--type", "process")
+    team.prefect("--no-prompt", "deploy", "--all")
+    return team
+
+
+def begun(team: Team, **parameters: Any) -> str:
+    """Have a run of `enrich` scheduled; return its id."""
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    deployed = team.deployment("enrich")["id"]
+    return team.server.ask(f"deployments/{deployed}/create_flow_run", body)["id"]
+
+
+def executed(team: Team, flow_run: str) -> dict[str, Any]:
+    """Do a flow run as a worker does; return it as the server has it then."""
+    words = ("-m", "prefect", "flow-run", "execute", flow_run)
+    done = start(*words, cwd=team.folder, env=team.env).wait()
+    assert "Traceback" not in done.stderr, done.stderr
+    return team.server.get(f"flow_runs/{flow_run}")
+
+
+def killed(team: Team, flow_run: str, module: str, name: str, *, after: bool = False) -> None:
+    """Do a flow run in a process that is killed at an instant; nobody tells the server."""
+    script = DYING.format(module=module, name=name, after=after)
+    env = {**team.env, "PREFECT__FLOW_RUN_ID": flow_run}
+    assert start("-c", script, cwd=team.folder, env=env).wait().returncode == -9
+
+
+def set_state(team: Team, flow_run: str, kind: str, name: str | None = None) -> None:
+    state = {"type": kind, **({"name": name} if name else {})}
+    team.server.ask(f"flow_runs/{flow_run}/set_state", {"state": state})
+
+
+def started_again(team: Team, flow_run: str) -> dict[str, Any]:
+    """Do what a worker and the automations do for a process that died; do the flow run again."""
+    set_state(team, flow_run, "CRASHED")
+    set_state(team, flow_run, "SCHEDULED", "AwaitingRetry")
+    return executed(team, flow_run)
+
+
+def landed_once(team: Team, emulator: Emulator) -> bool:
+    rows = pq.read_table(team.ledger.output / "data").num_rows
+    return rows == sent(emulator) == ROWS
+
+
+def watched(team: Team, *words: str) -> dict[str, Any]:
+    """Look once at all that is open; return what was seen and done."""
+    done = batchata("watch", "--once", "--json", *words, cwd=team.folder, env=team.env)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def events(team: Team, name: str) -> list[dict[str, Any]]:
+    wanted = {"filter": {"event": {"name": [name]}}, "limit": 50}
+    return team.server.ask("events/filter", wanted)["events"]
+
+
+def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator: Emulator) -> None:
+    """It has no process while it waits, says for what, and is completed: each row is paid once.
+
+    That is no run that carries on a dead one. A minute in which nothing ended resumes nothing.
+    """
+    with open_batches(emulator):
+        run = executed(team, begun(team))
+        assert (run["state_type"], run["state_name"]) == ("PAUSED", "Suspended")
+        assert run["state"]["message"] == "waiting for 1 of 1 batch"
+        assert watched(team)["resumed"] == []
+    assert watched(team)["resumed"] == [run["id"]]
+    run = executed(team, run["id"])
+    assert (run["state_name"], run["run_count"]) == ("Completed", 1)
+    assert "400 succeeded" in run["state"]["message"]
+    assert "carried on" not in run["state"]["message"]
+    assert events(team, "batchata.run-carried-on") == []
+    assert pq.read_table(team.ledger.output / "data").num_rows == sent(emulator) == ROWS
+    idle = watched(team)
+    assert (idle["batches"], idle["calls"]) == (0, 0)
+
+
+def test_an_overlapping_run_ends_and_names_the_one_that_waits(
+    team: Team, emulator: Emulator
+) -> None:
+    """A run that is asked for the same as one that is suspended leaves the waiting to it."""
+    with open_batches(emulator):
+        first = executed(team, begun(team, **WHOLE))
+        second = executed(team, begun(team, **WHOLE))
+        assert (first["state_name"], second["state_name"]) == ("Suspended", "AlreadyRunning")
+        assert first["id"] in second["state"]["message"]
+        assert "waits for the batches of this dataset" in second["state"]["message"]
+    assert watched(team)["resumed"] == [first["id"]]
+    assert executed(team, first["id"])["state_name"] == "Completed"
+    assert landed_once(team, emulator)
+
+
+def test_a_suspended_run_that_is_cancelled_is_cancelled_at_the_provider(
+    team: Team, emulator: Emulator
+) -> None:
+    """Prefect runs no hook then: `watch` cancels the batch, lands what ran, and ends the run."""
+    emulator.control.progress("seconds", 3600)
+    run = executed(team, begun(team, **WHOLE))
+    set_state(team, run["id"], "CANCELLING")
+    assert team.server.get(f"flow_runs/{run['id']}")["state_name"] == "Cancelled"
+    assert len(watched(team)["cancelled"]) == 1
+    (batch,) = emulator.control.ledger()["anthropic"]["batches"]
+    assert batch["status"] in ("canceling", "ended")
+    emulator.control.progress("immediate")
+    watched(team)
+    assert watched(team)["batches"] == 0
+    results = team.ledger.ask_ledger("SELECT result FROM runs WHERE id IN {runs}")
+    assert results == [("cancelled",)]
+    assert pq.read_table(team.ledger.output / "data").num_rows == ROWS
+
+
+@pytest.mark.parametrize(
+    ("place", "after"),
+    [(PROPOSE, False), (PROPOSE, True)],
+    ids=["before it is suspended", "once it is suspended"],
+)
+def test_a_kill_around_the_suspension_loses_nothing(
+    team: Team, emulator: Emulator, place: tuple[str, str], *, after: bool
+) -> None:
+    """Killed at that instant, the run is started again, waits again, and pays nothing twice."""
+    with open_batches(emulator):
+        flow_run = begun(team, **WHOLE)
+        killed(team, flow_run, *place, after=after)
+        state = team.server.get(f"flow_runs/{flow_run}")["state_name"]
+        assert state == ("Suspended" if after else "Running")
+        assert started_again(team, flow_run)["state_name"] == "Suspended"
+    assert watched(team)["resumed"] == [flow_run]
+    assert executed(team, flow_run)["state_name"] == "Completed"
+    assert landed_once(team, emulator)
+
+
+def test_a_kill_while_resuming_loses_nothing(team: Team, emulator: Emulator) -> None:
+    """Killed as it lands what was sent, the run is started again, and its rows are paid once."""
+    with open_batches(emulator):
+        flow_run = executed(team, begun(team, **WHOLE))["id"]
+    assert watched(team)["resumed"] == [flow_run]
+    killed(team, flow_run, "batchata_tasks.pipeline.steps", "collect_and_land")
+    assert watched(team)["landed"] == []  # it may only be slow
+    assert started_again(team, flow_run)["state_name"] == "Completed"
+    assert landed_once(team, emulator)

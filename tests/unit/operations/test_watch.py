@@ -1,0 +1,236 @@
+"""One look at every open batch: who is resumed, what lands, and when nothing is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
+from batchata_tasks.ledger import RunPhase, StopReason, opened_ledger
+from batchata_tasks.operations.cancel import request_cancel
+from batchata_tasks.operations.watch import Fate, Waiters, WatchReport, watch
+from batchata_tasks.pipeline.enrich import run_prepared
+from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.planning.summary import PlanSummary
+from tests.support.jobs import sent
+from tests.support.table import Table, open_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+
+@dataclass
+class Suspended:
+    """Flow runs of which one waits for each run, until it is resumed."""
+
+    kind: str = "suspended"
+    resumed: list[str] = field(default_factory=list[str])
+    lost: list[str] = field(default_factory=list[str])
+    fate: Fate = Fate.LEFT
+
+    def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
+        assert ledger_id
+        return {run: Waiters(**{self.kind: (f"flow run of {run}", "another")}) for run in runs}
+
+    def resume(self, flow_run_id: str) -> bool:
+        self.resumed.append(flow_run_id)
+        return True
+
+    def take_up(self, work: str) -> Fate:
+        self.lost.append(work)
+        return self.fate
+
+
+def let_go(spec: EnrichmentSpec) -> str:
+    """Send what there is, let go, and return the run's id."""
+    with pytest.raises(SuspendedRunError) as error:
+        run_prepared(prepare_run(spec, Settings()), letting_go=LettingGo(0))
+    return error.value.run_id
+
+
+def passed(flow_runs: Suspended | None = None, gathered: float = 600) -> WatchReport:
+    return watch(Settings(), flow_runs, gathered=gathered)
+
+
+def finish_one(table: Table) -> None:
+    """Let the batch end that was sent first."""
+    table.emulator.control.finish(table.ledger()["batches"][0]["id"])
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: object) -> Table:
+    """Return a table of nine rows."""
+    return Table(tmp_path, emulator, request.param, rows=9)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_idle_minute_asks_nobody(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing is open, no provider is asked, nor is a key needed."""
+    assert emulator
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name)
+    assert passed() == WatchReport()
+    assert passed().in_words() == "no batch is open"
+
+
+def test_ended_batches_wait_for_the_others(table: Table) -> None:
+    """One of three that ended is not landed before the time is over; all that ended are at once."""
+    waiting = Suspended()
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec(items_per_batch=3))
+        assert (passed(waiting).ended, waiting.resumed) == (0, [])
+        finish_one(table)
+        assert (passed(waiting).ended, waiting.resumed) == (1, [])
+        report = passed(waiting, gathered=0)
+        assert report.resumed == waiting.resumed == [f"flow run of {run_id}"]  # one suffices
+    assert passed(waiting).ended == 3
+    assert len(waiting.resumed) == 2
+    assert sent(table.emulator) == 9
+
+
+def test_room_for_what_is_unsent_is_used_at_once(table: Table) -> None:
+    """If batches wait to be sent, one that ended makes room for the next: nothing is gathered."""
+    waiting = Suspended()
+    with open_batches(table.emulator):
+        let_go(table.spec(items_per_batch=3, max_parallel_batches=2))
+        finish_one(table)
+        assert len(passed(waiting).resumed) == 1
+
+
+def test_many_batches_are_looked_at_by_one_call(table: Table) -> None:
+    """Nine open batches are one call of the provider; those that ended are not asked for again."""
+    with open_batches(table.emulator):
+        let_go(table.spec(items_per_batch=1))
+        report = passed(Suspended())
+        assert (report.batches, report.calls) == (9, 1)
+    assert passed(Suspended()).ended == 9
+    report = passed(Suspended())
+    assert (report.ended, report.calls) == (9, 0)
+
+
+def test_what_nobody_waits_for_lands(table: Table) -> None:
+    """A run without a flow run is landed by `watch` itself; the next start sends nothing again."""
+    spec = table.spec(items_per_batch=3)
+    with open_batches(table.emulator):
+        run_id = let_go(spec)
+        finish_one(table)
+        assert passed().landed == []
+        assert passed(gathered=0).landed == [run_id]
+        assert len(table.rows()) == 3
+    assert passed().landed == [run_id]
+    assert len(table.rows()) == 9
+    assert passed() == WatchReport()
+    receipt = run_prepared(prepare_run(spec, Settings()))
+    assert (receipt.outcomes, sent(table.emulator)) == ({"succeeded": 9}, 9)
+    table.check_answers()
+
+
+@pytest.mark.parametrize("kind", ["under_way", "held"])
+def test_a_run_at_work_is_left_alone(table: Table, kind: str) -> None:
+    """What a flow run is about to do, or a process does at this moment, nobody else does."""
+    spec = table.spec()
+    with open_batches(table.emulator):
+        let_go(spec)
+    if kind == "under_way":
+        report = passed(Suspended(kind))
+    else:
+        with hold_dataset(spec.output, Settings()):
+            report = passed()
+    assert (report.ended, report.landed, report.resumed) == (1, [], [])
+
+
+def test_what_a_person_cancelled_is_cancelled_at_the_provider(table: Table) -> None:
+    """Its batches are asked to cancel once, what ran is landed, and the run has ended then."""
+    cancelled = Suspended("cancelled")
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec(items_per_batch=3))
+        table.emulator.control.finish(table.ledger()["batches"][0]["id"])
+        assert passed(cancelled).cancelled == [run_id]
+        states = {batch["status"] for batch in table.ledger()["batches"]}
+        assert states <= {"ended", "canceling", "canceled", "completed", "cancelling", "cancelled"}
+        assert len(table.rows()) == 3
+        with opened_ledger(Settings().ledger_url) as ledger:
+            assert ledger.run(run_id).stop == StopReason.CANCEL
+    passed(cancelled)
+    with opened_ledger(Settings().ledger_url) as ledger:
+        run = ledger.run(run_id)
+    assert (run.state, run.result) == (RunPhase.CLOSED, "cancelled")
+    assert len(table.rows()) == 9
+
+
+def test_a_time_limit_ends_a_wait_once(table: Table) -> None:
+    """The run is resumed to cancel its batches, and then not again before they ended."""
+    waiting = Suspended()
+    with open_batches(table.emulator):
+        spec = table.spec(items_per_batch=3, time_limit="1h")
+        table.emulator.control.faults(kind="cancel_ignored")
+        let_go(spec)
+        with opened_ledger(Settings().ledger_url) as ledger:
+            run = ledger.runs_of(None, 1)[0]
+            ledger.request_stop(run.id, StopReason.TIME_LIMIT)
+        assert len(passed(waiting).resumed) == 1
+        let_go(spec)
+        assert passed(waiting, gathered=0).resumed == []
+
+
+def test_a_key_that_is_missing_stops_nobody(
+    table: Table, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that cannot be looked at are told, and everything else goes on."""
+    with open_batches(emulator):
+        let_go(table.spec())
+    monkeypatch.delenv(f"{table.provider.upper()}_API_KEY")
+    report = passed()
+    assert (report.batches, report.ended, report.landed) == (1, 0, [])
+    assert len(report.notes) == 1
+    assert f"{table.provider} is not asked" in report.notes[0]
+
+
+@pytest.mark.parametrize("sent_some", [True, False])
+def test_a_run_that_was_cancelled_at_work_is_ended(table: Table, *, sent_some: bool) -> None:
+    """Whoever cancels a run that is at work leaves its end to `watch`, also if nothing was sent."""
+    spec = table.spec()
+    with open_batches(table.emulator):
+        if sent_some:
+            run_id = let_go(spec)
+        else:
+            ready = prepare_run(spec, Settings())
+            with hold_dataset(spec.output, Settings()) as held:
+                run_id = held.ledger.begin_run(held.lease, {**ready.record, "retry_failed": 0})
+                held.ledger.fix_plan(held.lease, run_id, PlanSummary().to_json(), [])
+        with hold_dataset(spec.output, Settings()):
+            request_cancel(spec, Settings())  # somebody is at work: it is not theirs
+        assert passed().cancelled == []
+        request_cancel(spec, Settings())
+        assert passed().cancelled == [run_id]
+    passed()
+    with opened_ledger(Settings().ledger_url) as ledger:
+        run = ledger.run(run_id)
+    assert (run.state, run.result) == (RunPhase.CLOSED, "cancelled")
+
+
+@pytest.mark.parametrize("fate", list(Fate))
+def test_a_lost_process_is_taken_up(table: Table, fate: Fate) -> None:
+    """The flow run of a process whose lease ran out is started again, once the server agrees.
+
+    If a person cancelled it before, its run is ended; a process without a flow run is left alone.
+    """
+    spec, lost = table.spec(), Suspended("under_way", fate=fate)
+    with open_batches(table.emulator):
+        run_id = let_go(spec)
+    with opened_ledger(Settings().ledger_url) as ledger:
+        dataset_id = ledger.run(run_id).dataset_id
+        ledger.acquire_lease(dataset_id, -60, "flow run 7")
+        report = passed(lost)
+        assert lost.lost == ["flow run 7"]
+        assert report.taken_up == (["flow run 7"] if fate is Fate.STARTED else [])
+        cancelled = StopReason.CANCEL if fate is Fate.CANCELLED else None
+        assert ledger.run(run_id).stop == cancelled
+        ledger.acquire_lease(dataset_id, 60, "flow run 8")
+        passed(lost)
+    assert lost.lost == ["flow run 7"]
