@@ -37,12 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 _PAGE = 200  # the most that a server returns at once, unless it is told otherwise
 _MOST = 1000  # flow runs of a kind that are read
 _ENRICH = "enrich"
 _SETTLED = 60.0  # seconds for which a state must have been there: a run that starts takes a while
+_STARTS = 600.0  # seconds in which a run that is started takes its dataset
 _MOST_STARTS = 3  # as in the automations that start crashed runs again
 _KEY = "batchata"
 _UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -100,6 +101,8 @@ class PrefectFlowRuns:
         if wanted := {Awaited(ledger_id, run_id) for run_id in runs}:
             for run in newest(*_UNDER_WAY, StateType.CANCELLED):
                 cancelled = run.state is not None and run.state.is_cancelled()
+                if not cancelled and _is_silent(run):
+                    continue
                 for awaited in awaited_by(run) & wanted:
                     note(awaited.run_id, "cancelled" if cancelled else "under_way", run)
         return {
@@ -112,7 +115,9 @@ class PrefectFlowRuns:
         try:
             with _answering():
                 resume_flow_run(UUID(flow_run_id))
-        except (NotPausedError, FlowPauseTimeout):  # another pass was first, or a person was
+        except NotPausedError:  # another pass was first, or a person was
+            return True
+        except (RuntimeError, FlowPauseTimeout):  # its deployment is deleted, say
             return False
         return True
 
@@ -143,7 +148,7 @@ def skip_late_ones() -> None:
         deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
         state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
     )
-    with get_client(sync_client=True) as client:
+    with _answering(), get_client(sync_client=True) as client:
         for other in client.read_flow_runs(flow_run_filter=late, limit=_PAGE):
             client.set_flow_run_state(other.id, Cancelled(message=f"{run.id} does its work."))
 
@@ -167,8 +172,7 @@ def taken_up(client: SyncPrefectClient, run: FlowRun) -> Fate:
         message = "Its process was lost while it was being cancelled."
         client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
         return Fate.CANCELLED
-    age = datetime.now(UTC) - state.timestamp
-    if not (state.is_running() or state.is_crashed()) or age.total_seconds() < _SETTLED:
+    if not (state.is_running() or state.is_crashed()) or _age(state) < _SETTLED:
         return Fate.LEFT
     if run.run_count > _MOST_STARTS:
         message = f"It was lost {run.run_count} times, and is not started again: see its logs."
@@ -179,6 +183,19 @@ def taken_up(client: SyncPrefectClient, run: FlowRun) -> Fate:
     message = "Its process was lost; it is started again and carries on."
     client.set_flow_run_state(run.id, AwaitingRetry(message=message))
     return Fate.STARTED
+
+
+def _is_silent(run: FlowRun) -> bool:
+    """Whether a flow run that was started should long have taken its dataset, and is not held up.
+
+    If it holds that, nobody asks.
+    """
+    return run.state is not None and not run.state.is_scheduled() and _age(run.state) > _STARTS
+
+
+def _age(state: State[Any]) -> float:
+    """Return for how many seconds a state has been there."""
+    return (datetime.now(UTC) - state.timestamp).total_seconds()
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class FlowRuns(Protocol):
         ...
 
     def resume(self, flow_run_id: str) -> bool:
-        """Have a suspended flow run started again; return False if it is not suspended."""
+        """Have a suspended flow run started again; return False if nobody can do that."""
         ...
 
     def take_up(self, work: str) -> Fate:
@@ -129,9 +129,9 @@ class WatchReport:
 
     def in_words(self) -> str:
         """Return in a line what was seen and done."""
-        if not self.batches and not self.resumed and not self.taken_up:
-            return "no batch is open"
-        text = f"{pluralize(self.batches, 'open batch', 'open batches')}, {self.ended} ended"
+        text = "no batch is open"
+        if self.batches:
+            text = f"{pluralize(self.batches, 'open batch', 'open batches')}, {self.ended} ended"
         done = [
             (self.resumed, "flow run", "resumed"),
             (self.taken_up, "lost flow run", "started again"),
@@ -206,9 +206,9 @@ class _Watching:
         if reason is None:
             return
         self.progress.note(f"{run.name}: {reason}.")
-        if waiters.suspended:
-            self._resume(waiters)
-        elif run.context.stop_reason() == StopReason.CANCEL:
+        if waiters.suspended and self._resume(waiters):
+            return
+        if run.context.stop_reason() == StopReason.CANCEL:
             if self._at(run, end_run):
                 self.report.cancelled.append(run.id)
         elif self._at(run, _land):
@@ -228,10 +228,12 @@ class _Watching:
         row = self.ledger.find_run(run_id)
         return row is not None and self.ledger.is_held(row.dataset_id)
 
-    def _resume(self, waiters: Waiters) -> None:
+    def _resume(self, waiters: Waiters) -> bool:
         """Resume one of the flow runs that wait for a run; it lands the batches for all of them."""
-        if self.flow_runs.resume(waiters.suspended[0]):
+        resumed = self.flow_runs.resume(waiters.suspended[0])
+        if resumed:
             self.report.resumed.append(waiters.suspended[0])
+        return resumed
 
     def _at(self, run: WatchedRun, work: Callable[[OwnDataset, str], None]) -> bool:
         """Do a run's work here, but wait for no batch; return False if another process does it."""

@@ -34,6 +34,7 @@ from batchata_tasks.ledger import (
     Intent,
     Lease,
     Ledger,
+    OpenWork,
     OutcomeTotals,
     RemainingBudget,
     new_id,
@@ -1041,3 +1042,40 @@ def test_ids_are_random() -> None:
     """160 bits: no two are ever the same."""
     assert len({new_id() for _ in range(1000)}) == 1000
     assert len(new_id()) == 40
+
+
+# --- what is open ---------------------------------------------------------------------------------
+
+
+def test_open_work_is_what_runs_wait_for(desk: Desk) -> None:
+    """Batches of open runs are listed as they were seen last, and no others."""
+    for one, state in zip(
+        desk.chunks, ("submitted", "submitted", "collected", "landed"), strict=True
+    ):
+        desk.bring(one, state)
+    first, second, third, _ = (f"batch-{one.id}" for one in desk.chunks)
+    desk.ledger.record_look(first, "in_progress", 3, ended=False)
+    desk.ledger.record_look(third, "ended", 10, ended=True)
+    work = desk.other.open_work(30)
+    seen = {batch.batch_id: (batch.status, batch.done) for batch in work.batches}
+    assert seen == {first: ("in_progress", 3), second: (None, None), third: ("ended", 10)}
+    assert [batch.ended_at is not None for batch in work.batches] == [False, False, True]
+    assert (work.cancelled, work.lost) == ({}, {})
+    desk.ledger.request_stop(desk.run, "cancel")
+    assert desk.other.open_work(30).cancelled == {desk.run: desk.dataset}
+    desk.ledger.close_run(desk.lease, desk.run, "cancelled")
+    assert desk.other.open_work(30) == OpenWork([], {}, {})
+
+
+def test_lost_work_is_named_once_its_lease_ran_out(desk: Desk) -> None:
+    """A process that released its dataset is not lost, nor one that renews its lease."""
+    desk.ledger.release_lease(desk.lease)
+    assert desk.other.open_work(30).lost == {}
+    lease = desk.ledger.acquire_lease(desk.dataset, 60, "flow run 7 (of two)")
+    assert desk.other.open_work(30).lost == {}
+    desk.ledger.renew_lease(lease, -20)
+    assert desk.other.open_work(30).lost == {}
+    assert desk.other.open_work(10).lost == {desk.dataset: "flow run 7 (of two)"}
+    desk.ledger.release_lease(lease)
+    desk.ledger.renew_lease(desk.ledger.acquire_lease(desk.dataset, 60), -20)
+    assert desk.other.open_work(10).lost == {}  # its work has no name

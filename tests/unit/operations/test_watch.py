@@ -33,6 +33,7 @@ class Suspended:
     resumed: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
     fate: Fate = Fate.LEFT
+    can_resume: bool = True
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         assert ledger_id
@@ -40,7 +41,7 @@ class Suspended:
 
     def resume(self, flow_run_id: str) -> bool:
         self.resumed.append(flow_run_id)
-        return True
+        return self.can_resume
 
     def take_up(self, work: str) -> Fate:
         self.lost.append(work)
@@ -128,6 +129,15 @@ def test_what_nobody_waits_for_lands(table: Table) -> None:
     receipt = run_prepared(prepare_run(spec, Settings()))
     assert (receipt.outcomes, sent(table.emulator)) == ({"succeeded": 9}, 9)
     table.check_answers()
+
+
+def test_what_nobody_can_resume_lands(table: Table) -> None:
+    """If a suspended flow run cannot be started again (its deployment is gone), it lands here."""
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec())
+    report = passed(Suspended(can_resume=False))
+    assert (report.resumed, report.landed) == ([], [run_id])
+    assert len(table.rows()) == 9
 
 
 @pytest.mark.parametrize("kind", ["under_way", "held"])
