@@ -29,7 +29,7 @@ def passes(gathered: float, progress: Progress, *, once: bool) -> Iterator[Watch
             told, and the next one tries again.
     """
     settings = Settings()
-    flow_runs: FlowRuns = import_module(_FLOWS).flow_runs()
+    flow_runs: FlowRuns = import_module(_FLOWS).flow_runs(repeated=not once)
     yield watch(settings, flow_runs, gathered=gathered, progress=progress)
     while not once:
         time.sleep(_EVERY)

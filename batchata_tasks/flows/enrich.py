@@ -90,7 +90,7 @@ def enrich(
         retry_failed: send rows again that failed for good or used up their attempts.
         take_over: the dataset may be filled by another spec, which this one replaces from now on.
         wait: how the run waits for its batches: suspended, so that no worker's slot is taken (a run
-            of a deployment in a work pool that the flow `watch` looks after), or in its process.
+            of a deployment, if scheduled passes of `watch` look at its ledger), or in its process.
     """
     options = Options(refresh_mark(refresh), retry_failed, take_over)
     progress = listener() or _logged(path_of(spec))
@@ -106,6 +106,7 @@ def enrich(
         receipt = suspending(
             lambda letting_go: _when_free(partial(work, letting_go), name, progress),
             wait,
+            settings.ledger_url,
             progress,
             partial(request_cancel, wanted, settings),
         )

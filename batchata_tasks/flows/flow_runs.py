@@ -31,6 +31,7 @@ from prefect.flow_runs import resume_flow_run
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
 from batchata_tasks.common.errors import TransientError
+from batchata_tasks.flows.watch_sign import leave_sign
 from batchata_tasks.operations.watch import Fate, Waiters
 
 if TYPE_CHECKING:
@@ -85,7 +86,13 @@ def _awaited(key: str) -> Awaited | None:
 
 
 class PrefectFlowRuns:
-    """See FlowRuns: those of the Prefect server that is configured."""
+    """See FlowRuns: those of the Prefect server that is configured.
+
+    Passes leave a sign if they are `repeated`: a single one shows nobody that another will follow.
+    """
+
+    def __init__(self, *, repeated: bool) -> None:
+        self._repeated = repeated
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         """See FlowRuns."""
@@ -131,6 +138,12 @@ class PrefectFlowRuns:
             except ObjectNotFound:
                 return Fate.LEFT
             return taken_up(client, run)
+
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+        """See FlowRuns."""
+        if self._repeated:
+            with _answering():
+                leave_sign(ledger_id, unseen)
 
 
 def skip_late_ones() -> None:

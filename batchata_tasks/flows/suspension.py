@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, Pause, TerminationSignal
@@ -19,6 +18,8 @@ from prefect.utilities.engine import propose_state_sync
 from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
 from batchata_tasks.flows.flow_runs import Awaited, awaited_by, newest, pause_key, suspended_for
+from batchata_tasks.flows.watch_sign import why_unwatched
+from batchata_tasks.ledger import opened_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +32,6 @@ T = TypeVar("T")
 
 Wait = Literal["suspend", "process"]
 """Where a flow run waits for its batches: nowhere, being suspended, or in its process."""
-
-WATCH = "watch"
-"""The name of the flow that resumes suspended flow runs."""
 
 LOOKS_FOR = 10.0
 """Seconds for which a process itself waits for a batch before its flow run is suspended."""
@@ -52,13 +50,18 @@ class AwaitedElsewhereError(BatchataError):
 
 
 def suspending(
-    work: Callable[[LettingGo], T], wait: Wait, progress: Progress, cancelled: Callable[[], None]
+    work: Callable[[LettingGo], T],
+    wait: Wait,
+    ledger_url: str,
+    progress: Progress,
+    cancelled: Callable[[], None],
 ) -> T:
     """Do the work of this process's flow run, and suspend it if only batches are waited for.
 
     If a person cancels the flow run, its process is ended, and `cancelled` called before that.
 
     Raises:
+        LedgerError: the ledger at `ledger_url` cannot be used.
         Pause: the flow run is suspended, and its process is to end.
         AwaitedElsewhereError: another flow run waits for the same already.
     """
@@ -67,7 +70,7 @@ def suspending(
         return work(LettingGo())
     run = context.flow_run
     let_go = frozenset(awaited.run_id for awaited in awaited_by(run))
-    if (reason := _why_in_process(run)) is None:
+    if (reason := _why_in_process(run, ledger_url, let_go)) is None:
         try:
             return work(LettingGo(LOOKS_FOR, let_go))
         except SuspendedRunError as error:
@@ -89,7 +92,7 @@ def _is_cancelled(run: FlowRun) -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
-def _why_in_process(run: FlowRun) -> str | None:
+def _why_in_process(run: FlowRun, ledger_url: str, let_go: frozenset[str]) -> str | None:
     """Return why a flow run has to wait in its process; None if it can be suspended."""
     if run.deployment_id is None:
         return "it is a run of no deployment"
@@ -100,24 +103,8 @@ def _why_in_process(run: FlowRun) -> str | None:
     # Prefect 3.9 leaves such a run `Resuming` for ever: workers are not told of it
     if run.empirical_policy.retry_type == "in_process":
         return "it is a retry within its process"
-    if not _is_watched(run.work_pool_name):
-        return (
-            f"no deployment of the flow `{WATCH}` in the work pool {run.work_pool_name!r} is due "
-            "by a schedule, so nobody would resume it"
-        )
-    return None
-
-
-def _is_watched(work_pool: str) -> bool:
-    """Whether `watch` is due by a schedule in a work pool, whose workers share a ledger."""
-    named = FlowFilter(name=FlowFilterName(any_=[WATCH]))
-    with get_client(sync_client=True) as client:
-        return any(
-            found.work_pool_name == work_pool
-            and not found.paused
-            and any(schedule.active for schedule in found.schedules)
-            for found in client.read_deployments(flow_filter=named)
-        )
+    with opened_ledger(ledger_url) as ledger:
+        return why_unwatched(ledger.id, let_go)
 
 
 def _suspend(error: SuspendedRunError, run: FlowRun) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
+from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 from prefect.states import Completed
 
@@ -13,12 +14,11 @@ from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.flow_runs import PrefectFlowRuns, skip_late_ones
 from batchata_tasks.flows.refused import refused
-from batchata_tasks.flows.suspension import WATCH
 from batchata_tasks.operations import watch as watching
 from batchata_tasks.progress.listener import LineProgress
 
 
-@flow(name=WATCH, flow_run_name=WATCH, validate_parameters=True)
+@flow(name="watch", flow_run_name="watch", validate_parameters=True)
 def watch(minutes: float = watching.GATHERED / 60) -> State[dict[str, Any]]:
     """Look once at every open batch of the ledger, and do what there is to do.
 
@@ -30,15 +30,21 @@ def watch(minutes: float = watching.GATHERED / 60) -> State[dict[str, Any]]:
     """
     progress = LineProgress(get_run_logger().info)
     skip_late_ones()
+    context = FlowRunContext.get()
+    run = None if context is None else context.flow_run
+    flow_runs = PrefectFlowRuns(repeated=run is not None and run.auto_scheduled)
     try:
-        report = watching.watch(
-            Settings(), PrefectFlowRuns(), gathered=minutes * 60, progress=progress
-        )
+        report = watching.watch(Settings(), flow_runs, gathered=minutes * 60, progress=progress)
     except InputError as error:
         return refused(error)
     return Completed(message=report.in_words(), data=report.to_json())
 
 
-def flow_runs() -> watching.FlowRuns:
-    """Return the flow runs of the server that is configured; of none if none is."""
-    return PrefectFlowRuns() if get_current_settings().api.url else watching.NoFlowRuns()
+def flow_runs(*, repeated: bool) -> watching.FlowRuns:
+    """Return the flow runs of the server that is configured; of none if none is.
+
+    `repeated` tells whether more passes follow.
+    """
+    if get_current_settings().api.url:
+        return PrefectFlowRuns(repeated=repeated)
+    return watching.NoFlowRuns()

@@ -35,11 +35,13 @@ _PATIENT = 20.0  # seconds for which one call may take
 class Looks:
     """How batches are, by id; `unknown` are those that the provider does not know.
 
-    `calls` is how many requests were made, and `notes` say what could not be asked.
+    `unseen` are those for whose account this process has no key. `calls` is how many requests were
+    made, and `notes` say what could not be asked.
     """
 
     by_id: dict[str, BatchLook] = field(default_factory=dict[str, "BatchLook"])
     unknown: set[str] = field(default_factory=set[str])
+    unseen: set[str] = field(default_factory=set[str])
     calls: int = 0
     notes: list[str] = field(default_factory=list[str])
 
@@ -54,6 +56,7 @@ def look_at(batches: Iterable[AwaitedBatch], ledger_id: str) -> Looks:
             adapter = provider_type(name)()
         except InputError as error:  # no key, or an address that cannot be right
             looks.notes.append(f"{name} is not asked: {error}")
+            looks.unseen |= {batch.batch_id for batch in awaited}
             continue
         try:
             _look(adapter, awaited, ledger_id, looks)
@@ -72,11 +75,12 @@ def _look(adapter: Adapter, awaited: list[AwaitedBatch], ledger_id: str, looks: 
     """
     names = names_of_account(adapter, ledger_id)
     mine = [batch for batch in awaited if batch.account in names]
-    if others := len(awaited) - len(mine):
+    if others := {batch.batch_id for batch in awaited if batch.account not in names}:
+        looks.unseen |= others
         looks.notes.append(
-            f"{pluralize(others, 'batch was', 'batches were')} sent to {adapter.name} under "
-            "another key or other settings, so nobody looks at them: `batchata reconcile` names "
-            "what to set"
+            f"{pluralize(len(others), 'batch was', 'batches were')} sent to {adapter.name} under "
+            "another key or other settings, so this process does not look at them: `batchata "
+            "reconcile` names what to set"
         )
     wanted = {batch.batch_id for batch in mine}
     if len(wanted) > _FEW:

@@ -81,6 +81,10 @@ class FlowRuns(Protocol):
         """Have a flow run started again whose process was lost, as the ledger names its work."""
         ...
 
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+        """Leave the sign that the ledger is watched, but for `unseen` runs."""
+        ...
+
 
 class NoFlowRuns:
     """See FlowRuns: there is no server."""
@@ -99,6 +103,10 @@ class NoFlowRuns:
         """See FlowRuns."""
         del work
         return Fate.LEFT
+
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+        """See FlowRuns."""
+        del ledger_id, unseen
 
 
 @dataclass
@@ -186,15 +194,26 @@ class _Watching:
         for note in looks.notes:
             self._note(note)
         waiters = self.flow_runs.waiters(self.ledger.id, [run.id for run in runs])
+        unseen = {run.id for run in runs if run.unseen}
         for run in runs:
             try:
                 self._see_to(run, waiters.get(run.id, Waiters()), gathered)
             except BatchataError as error:  # the others are seen to all the same
                 self._note(f"{run.name}: {error}")
-        seen = {run.id for run in runs}
-        for run_id, waiting in waiters.items():
-            if run_id not in seen and waiting.suspended and not self._is_held(run_id):
-                self._resume(waiting)  # what it waited for has landed: another run did that
+        for run_id in waiters.keys() - {run.id for run in runs}:
+            unseen |= self._resume_unseen(run_id, waiters[run_id])
+        self.flow_runs.leave_sign(self.ledger.id, unseen)
+
+    def _resume_unseen(self, run_id: str, waiters: Waiters) -> set[str]:
+        """Resume what waits for a run that another process ended, or that cannot be seen from here.
+
+        Return the run in the second case, in which it waits in its own process from then on.
+        """
+        if not waiters.suspended or self._is_held(run_id):
+            return set()
+        self._resume(waiters)
+        row = self.ledger.find_run(run_id)
+        return set() if row is not None and row.state == RunPhase.CLOSED else {run_id}
 
     def _see_to(self, run: WatchedRun, waiters: Waiters, gathered: float) -> None:
         """Do what there is to do for a run: by a flow run that waits for it, or else here."""
@@ -203,6 +222,8 @@ class _Watching:
         if waiters.cancelled and not waiters.suspended:
             self.ledger.request_stop(run.id, StopReason.CANCEL)
         reason = run.why_due(gathered)
+        if run.unseen and waiters.suspended:
+            reason = "its batches cannot be looked at from here, so it waits in its own process"
         if reason is None:
             return
         self.progress.note(f"{run.name}: {reason}.")

@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 class WatchedRun:
     """A run of the ledger that waits for batches: `ended` tells when each was seen to have ended.
 
-    That is in microseconds since 1970. `waits` are for those that have not, and `unknown` is how
-    many of them the provider does not know.
+    That is in microseconds since 1970. `waits` are for those that have not; of them the provider
+    does not know `unknown`, and this process has no key for the account of `unseen`.
     """
 
     context: RunContext
     ended: list[int] = field(default_factory=list[int])
     waits: list[Wait] = field(default_factory=list[Wait])
     unknown: int = 0
+    unseen: int = 0
 
     @property
     def id(self) -> str:
@@ -124,3 +125,4 @@ def _add(run: WatchedRun, batch: AwaitedBatch, looks: Looks) -> None:
             return
     run.waits.append(wait)
     run.unknown += batch.batch_id in looks.unknown
+    run.unseen += batch.batch_id in looks.unseen

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from batchata_tasks.flows.watch_sign import leave_sign
+from batchata_tasks.ledger import opened_ledger
 from tests.support.commands import batchata, start
 from tests.support.jobs import sent
 from tests.support.prefect_server import Server
@@ -58,7 +61,17 @@ def team(tmp_path: Path, server: Server, emulator: Emulator) -> Team:
     team.work_in(name)
     team.prefect("work-pool", "create", name, "--type", "process")
     team.prefect("--no-prompt", "deploy", "--all")
+    watched_every_minute(team)
     return team
+
+
+def watched_every_minute(team: Team) -> None:
+    """Leave the sign of a scheduled pass of `watch`, of which none is due in these tests."""
+    with (
+        opened_ledger(team.ledger.ledger_url) as ledger,
+        temporary_settings({PREFECT_API_URL: team.server.url}),
+    ):
+        leave_sign(ledger.id, ())
 
 
 def begun(team: Team, **parameters: Any) -> str:

@@ -98,7 +98,7 @@ deployments:
     work_pool: {{name: *pool}}
     tags: [batchata, *origin]
 
-  # One for all specs of a work pool, since its workers share a ledger: hence its name.
+  # One for all specs of a work pool, whose workers have one ledger as a rule: hence its name.
   - name: *pool
     description: Resume the runs whose batches ended, and land what no run is there for.
     entrypoint: batchata_tasks.flows.watch.watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,9 +35,12 @@ class Suspended:
     lost: list[str] = field(default_factory=list[str])
     fate: Fate = Fate.LEFT
     can_resume: bool = True
+    others: list[str] = field(default_factory=list[str])  # runs that the ledger may not know
+    unseen: set[str] | None = None  # as the sign says it
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         assert ledger_id
+        runs = [*runs, *self.others]
         return {run: Waiters(**{self.kind: (f"flow run of {run}", "another")}) for run in runs}
 
     def resume(self, flow_run_id: str) -> bool:
@@ -46,6 +50,10 @@ class Suspended:
     def take_up(self, work: str) -> Fate:
         self.lost.append(work)
         return self.fate
+
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+        assert ledger_id
+        self.unseen = set(unseen)
 
 
 def let_go(spec: EnrichmentSpec) -> str:
@@ -199,6 +207,45 @@ def test_a_key_that_is_missing_stops_nobody(
     assert (report.batches, report.ended, report.landed) == (1, 0, [])
     assert len(report.notes) == 1
     assert f"{table.provider} is not asked" in report.notes[0]
+
+
+@pytest.mark.parametrize("lacks", ["key", "account", "folder", "run"])
+def test_a_run_that_cannot_be_seen_waits_in_its_own_process(
+    table: Table, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    """Without its account's key, its folder or its ledger, a run is resumed, and the sign says so.
+
+    Else it would stay suspended until its batches were overdue, or for ever.
+    """
+    spec, waiting = table.spec(), Suspended()
+    key = f"{table.provider.upper()}_API_KEY"
+    with open_batches(table.emulator):
+        run_id = let_go(spec)
+        passed(waiting)
+        assert (waiting.resumed, waiting.unseen) == ([], set())
+        if lacks == "key":
+            monkeypatch.delenv(key)
+        elif lacks == "account":
+            monkeypatch.setenv(key, "another-teams-key")
+        elif lacks == "folder":
+            waiting.others = [run_id]
+            Path(spec.output).rename(Path(spec.output).with_name("elsewhere"))
+        else:
+            waiting.others, run_id = ["of-another-copy"], "of-another-copy"
+        passed(waiting)
+    assert waiting.resumed == [f"flow run of {run_id}"]
+    assert waiting.unseen == {run_id}
+
+
+def test_a_run_that_has_ended_is_no_longer_waited_for(table: Table) -> None:
+    """A flow run whose batches another process landed is resumed, and may be suspended again."""
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec())
+    run_prepared(prepare_run(table.spec(), Settings()))
+    waiting = Suspended(others=[run_id])
+    passed(waiting)
+    assert waiting.resumed == [f"flow run of {run_id}"]
+    assert waiting.unseen == set()
 
 
 @pytest.mark.parametrize("sent_some", [True, False])
