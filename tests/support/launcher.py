@@ -36,6 +36,7 @@ from tests.support.dialect import compile_all
 from tests.support.money.verdicts import told
 from tests.support.paths import ROOT
 from tests.support.recovery.boundaries import armed
+from tests.support.recovery.letting_go import lets_go
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ def _main() -> None:
         return
     with ExitStack() as patches:
         armed(patches)
+        lets_go(patches)
         told(patches)
         os._exit(_ended(lambda: _program(arguments)))
 

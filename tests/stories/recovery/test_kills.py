@@ -46,6 +46,23 @@ def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("provider", MODELS)
+def test_runs_that_let_go_and_watch_are_killed(
+    make: Callable[..., Place], provider: Provider
+) -> None:
+    """Runs let go while batches are open, passes of `watch` land what they left, both are killed.
+
+    Each row is there once, with its own answer and exact money.
+    """
+    tally = Tally(boundary_share=0.3, lets_go_share=0.7, pass_share=0.7)
+    scenario(make(provider, rows=160), random.Random(5), 3, WORK_SECONDS, tally)
+    assert not tally.problems, tally
+    assert tally.kills >= 3, tally
+    assert tally.let_go, tally
+    assert tally.passes, tally
+
+
+@pytest.mark.slow
 def test_the_real_command_is_carried_on(make: Callable[..., Place]) -> None:
     """`python -m batchata_tasks.cli run SPEC --direct` is killed with batches open.
 

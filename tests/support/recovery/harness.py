@@ -53,6 +53,18 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
         help="share of starts that are flows on a Prefect server of our own",
     )
     parser.add_argument(
+        "--lets-go",
+        type=float,
+        default=0.0,
+        help="share of starts that let go of the dataset while batches are open",
+    )
+    parser.add_argument(
+        "--passes",
+        type=float,
+        default=0.0,
+        help="how often a pass of `watch` is killed before, or beside, a run",
+    )
+    parser.add_argument(
         "--overlap",
         type=int,
         default=0,
@@ -111,6 +123,7 @@ def prefect(folder: Path, *, wanted: bool) -> Generator[dict[str, str], None, No
 def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
     """Kill runs of many scenarios until there were enough kills."""
     tally, told = Tally(given.stops, given.boundaries, given.flow_share, given.patience), 0
+    tally.lets_go_share, tally.pass_share = given.lets_go, given.passes
     number = 0
     duration = measure(make("clean", rows=given.rows), flow=given.flow_share > 0.5)
     sys.stdout.write(f"a clean run works {duration:.1f} s\n")

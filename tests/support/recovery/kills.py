@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.support.recovery.boundaries import BOUNDARIES, KILL_AT
+from tests.support.recovery.letting_go import LETS_GO, found_it_held, has_let_go, watching
 from tests.support.recovery.person import decide, held_rows
 from tests.support.recovery.place import LEASE, Place
 from tests.support.recovery.reader import Reader
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tests.support.launcher import Run
 
 HUNG = -1  # instead of the exit code of a run that did not end
+MOST_STARTS = 40  # of runs that are left alone, but may let go of the dataset
 MOST_DECISIONS = 5  # runs in a row that may leave chunks held
 SOME_HELD = 3  # how a run ends whose rows are held
 AIMS = (
@@ -49,7 +51,11 @@ class Tally:
     boundary_share: float = 0.0  # this share of kills happens at a boundary between two steps
     flow_share: float = 0.0  # this share of starts is a flow on a Prefect server
     patience: float = 240.0  # seconds to wait for a run that is left alone
+    lets_go_share: float = 0.0  # this share of starts lets go while batches are open
+    pass_share: float = 0.0  # this share of kills are of a pass of `watch`
     flows: int = 0
+    let_go: int = 0
+    passes: Counter[str] = field(default_factory=Counter[str])  # how they ended
     boundaries: Counter[str] = field(default_factory=Counter[str])
     kills: int = 0
     stops: int = 0
@@ -81,11 +87,30 @@ def measure(place: Place, *, flow: bool = False) -> float:
 
 
 def begun(place: Place, rng: random.Random, tally: Tally) -> Run:
-    """Start a run: as a flow, for a share of starts."""
+    """Start a run: as a flow, or one that lets go, for a share of starts."""
     flow = tally.flow_share > 0 and rng.random() < tally.flow_share
     tally.starts += 1
     tally.flows += flow
+    if tally.lets_go_share > 0 and rng.random() < tally.lets_go_share:
+        return place.start(flow=flow, **{LETS_GO: rng.choice(("0", "0.2"))})
     return place.start(flow=flow)
+
+
+def passed(place: Place, rng: random.Random, tally: Tally) -> None:
+    """Have `watch` look, for a share of calls, and kill it at a drawn moment or boundary."""
+    if tally.pass_share == 0 or rng.random() >= tally.pass_share:
+        return
+    if rng.random() < tally.boundary_share:
+        run = watching(place, **{KILL_AT: f"{rng.choice(list(BOUNDARIES))}:{rng.choice((1, 2))}"})
+    else:
+        run = watching(place)
+        time.sleep(rng.uniform(0, 1.5))
+        run.kill()
+    code = ended(run, tally)
+    tally.kills += code == -9
+    tally.passes[f"exit code {code}"] += 1
+    if code not in (0, -9, HUNG):
+        tally.problems.append(f"a pass of watch ended with exit code {code}:\n{run.text()}")
 
 
 def disturb(place: Place, rng: random.Random, duration: float, tally: Tally) -> bool:
@@ -93,6 +118,7 @@ def disturb(place: Place, rng: random.Random, duration: float, tally: Tally) -> 
 
     Returns True if the table was finished by then.
     """
+    passed(place, rng, tally)
     if rng.random() < tally.stop_share:
         return stop_one(place, rng, duration, tally)
     if tally.boundary_share > 0 and rng.random() < tally.boundary_share:
@@ -172,6 +198,9 @@ def was_finished(run: Run, tally: Tally) -> bool:
     if code == -9:
         tally.kills += 1
         return False
+    if has_let_go(run):
+        tally.let_go += 1
+        return False
     tally.late += 1
     if code not in (0, SOME_HELD) or (code == SOME_HELD and not held_rows(run)):
         tally.problems.append(f"a run ended by itself with exit code {code}:\n{run.text()}")
@@ -191,15 +220,27 @@ def cancel_in_vain(place: Place, tally: Tally) -> None:
 def finish(place: Place, rng: random.Random, tally: Tally) -> None:
     """Leave a run alone until it ends well; decide what became of chunks that are held."""
     for _ in range(MOST_DECISIONS):
-        run = begun(place, rng, tally)
-        code = ended(run, tally)
+        run = finished(place, rng, tally)
+        code = run.poll()
         if code != SOME_HELD or not held_rows(run):
-            if code not in (0, HUNG):
+            if code not in (0, -9):
                 text = run.text()
                 tally.problems.append(f"a run that was left alone ended with {code}:\n{text}")
             return
         tally.held.update(decide(place))
     tally.problems.append(f"rows were still held after {MOST_DECISIONS} runs")
+
+
+def finished(place: Place, rng: random.Random, tally: Tally) -> Run:
+    """Return a run that ended by itself; runs before it let go, and `watch` passed beside them."""
+    for _ in range(MOST_STARTS):
+        run = begun(place, rng, tally)
+        passed(place, rng, tally)
+        ended(run, tally)
+        if not has_let_go(run) and not found_it_held(run):
+            break
+        tally.let_go += has_let_go(run)
+    return run
 
 
 def scenario(

@@ -144,9 +144,9 @@ class Place(LedgerLook):
         environment = {**(self._prefect if flow else {}), **env}
         return self._started(arguments, environment, command=command or flow)
 
-    def batchata(self, *words: str) -> Run:
+    def batchata(self, *words: str, **env: str) -> Run:
         """Start another command."""
-        return self._started(list(words), {}, command=False)
+        return self._started(list(words), env, command=False)
 
     def _started(self, words: list[str], env: Mapping[str, str], *, command: bool) -> Run:
         self._starts += 1
