@@ -81,7 +81,7 @@ def _borrowed(ref: RunRef) -> RunContext:
     answers = answers_of(stored, spec, settings) if ref.sends else AnswerSchemas.from_json(stored)
     state = RunState(
         batch_numbers=_numbers(held.ledger.chunks(ref.run_id)),
-        landed_before=0,
+        numbered_before=True,
     )
     return RunContext(held, ref.run_id, spec, answers, sends=ref.sends, state=state)
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 _SHORTEST_WAIT = 0.05  # seconds
+_UNSENT = (ChunkState.PLANNED, ChunkState.DROPPED)
 
 
 @dataclass
@@ -63,7 +64,8 @@ class RunState:
     no_results: bool = False
     routes: dict[Destination, Route] = field(default_factory=dict["Destination", "Route"])
     batch_numbers: dict[str, int] = field(default_factory=dict[str, int])  # by chunk
-    landed_before: int | None = None  # batches that landed before this process began
+    # whether the batches that were sent before this process began are in `batch_numbers`
+    numbered_before: bool = False
     chunks_counted: set[str] = field(default_factory=set[str])  # whose errors are in `errors`
     errors: Counter[str] = field(default_factory=Counter[str])  # of what has landed
     uploads_left: bool = False  # whether an upload could not be deleted
@@ -187,15 +189,26 @@ class RunContext:
         """Return the 1-based number of a batch, in the order in which batches are first asked for.
 
         The scheduler asks in the order in which it sends. A run that is carried on counts on from
-        what had landed.
+        what was sent.
+        """
+        with self.state.lock:
+            numbers = self.batch_numbers()
+            return numbers.setdefault(chunk.id, len(numbers) + 1)
+
+    def batch_numbers(self) -> dict[str, int]:
+        """Return the numbers of batches by chunk.
+
+        What earlier processes sent is numbered in the order of its rows: so it was sent, but for
+        what had to wait for money.
         """
         state = self.state
         with state.lock:
-            if state.landed_before is None:
-                landed = self.ledger.chunks(self.run_id, (ChunkState.LANDED,))
-                state.landed_before = sum(chunk.kind == ChunkKind.BATCH for chunk in landed)
-            number = state.landed_before + len(state.batch_numbers) + 1
-            return state.batch_numbers.setdefault(chunk.id, number)
+            if not state.numbered_before:
+                state.numbered_before = True
+                for chunk in self.ledger.chunks(self.run_id):
+                    if chunk.kind == ChunkKind.BATCH and chunk.state not in _UNSENT:
+                        state.batch_numbers.setdefault(chunk.id, len(state.batch_numbers) + 1)
+            return state.batch_numbers
 
     def request_file(self, chunk: Chunk) -> Path:
         """Return the path of a chunk's request file."""

@@ -72,7 +72,7 @@ def _view(context: RunContext, row: Any) -> BatchView:
     sent_at = None if row.submitted_at is None else row.submitted_at / 1e6
     return BatchView(
         chunk_id=row.id,
-        number=context.state.batch_numbers.get(row.id),
+        number=context.batch_numbers().get(row.id),
         batch_id=row.batch_id,
         provider=row.provider,
         model=row.model,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from batchata_tasks.common.commands import naming
-from batchata_tasks.common.text import printable
+from batchata_tasks.common.markdown import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _IN_A_CELL = 100  # characters: cells do not wrap, and what is longer is cut at the table's edge
 
@@ -13,23 +17,26 @@ _IN_A_CELL = 100  # characters: cells do not wrap, and what is longer is cut at 
 def markdown(title: str, lines: list[tuple[str, str]], spec: str | None = None) -> str:
     """Return (what, value) pairs as a Markdown page; `spec` is the spec's path.
 
-    Long values are paragraphs, the others one table below them.
+    Long values are paragraphs, the others one table below them. Foreign text does nothing.
     """
     told = [(what, naming(value, spec)) for what, value in lines]
     long = [
-        f"**{printable(what)}**: {printable(value)}\n\n"
+        f"**{escaped(what)}**: {escaped(value)}\n\n"
         for what, value in told
         if len(value) > _IN_A_CELL
     ]
-    rows = [
-        f"| {_cell(what)} | {_cell(value)} |\n" for what, value in told if len(value) <= _IN_A_CELL
-    ]
-    table = ["| | |\n|---|---|\n", *rows] if rows else []
-    return "".join([f"# {title}\n\n", *long, *table])
+    pairs = [(what, value) for what, value in told if len(value) <= _IN_A_CELL]
+    return "".join([f"# {escaped(title)}\n\n", *long, table(("", ""), pairs) if pairs else ""])
 
 
-def _cell(text: str) -> str:
-    return printable(text).replace("|", r"\|")
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, whose cells show texts as they are."""
+    lines = [_line(heads), f"|{'---|' * len(heads)}\n"]
+    return "".join([*lines, *map(_line, rows)])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "".join(["|", *(f" {escaped(cell)} |" if cell else " |" for cell in cells), "\n"])
 
 
 def slug(text: str) -> str:

@@ -23,6 +23,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.held_dataset import CancelledRunError
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.flows.names import is_drawn
+from batchata_tasks.flows.progress import shown_progress
 from batchata_tasks.flows.refused import failed, path_of, refused
 from batchata_tasks.flows.suspension import AwaitedElsewhereError, Wait, suspending
 from batchata_tasks.flows.tasks import STEPS
@@ -103,13 +104,14 @@ def enrich(
             ready = _prepared(wanted, settings)
             return pipeline.run_prepared(ready, options, STEPS, progress, name, letting_go)
 
-        receipt = suspending(
-            lambda letting_go: _when_free(partial(work, letting_go), name, progress),
-            wait,
-            settings.ledger_url,
-            progress,
-            partial(request_cancel, wanted, settings),
-        )
+        with shown_progress(progress, wanted.name):
+            receipt = suspending(
+                lambda letting_go: _when_free(partial(work, letting_go), name, progress),
+                wait,
+                settings.ledger_url,
+                progress,
+                partial(request_cancel, wanted, settings),
+            )
     except InputError as error:
         return refused(error, spec)
     except CancelledRunError as error:

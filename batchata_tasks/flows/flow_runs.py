@@ -31,6 +31,7 @@ from prefect.flow_runs import resume_flow_run
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
 from batchata_tasks.common.errors import TransientError
+from batchata_tasks.flows.progress import ProgressArtifacts
 from batchata_tasks.flows.watch_sign import leave_sign
 from batchata_tasks.operations.watch import Fate, Waiters
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
+
+    from batchata_tasks.progress.snapshot import Snapshot
 
 _PAGE = 200  # the most that a server returns at once, unless it is told otherwise
 _MOST = 1000  # flow runs of a kind that are read
@@ -144,6 +147,11 @@ class PrefectFlowRuns:
         if self._repeated:
             with _answering():
                 leave_sign(ledger_id, unseen)
+
+    def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
+        """See FlowRuns."""
+        with _answering():
+            ProgressArtifacts(UUID(flow_run_id), name).show(snapshot)
 
 
 def skip_late_ones() -> None:

@@ -18,6 +18,7 @@ from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
 from batchata_tasks.execution.run_context import restored_context
+from batchata_tasks.execution.snapshot import snapshot
 from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import end_run
 from batchata_tasks.operations.looks import look_at
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.operations.watched import WatchedRun
     from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.progress.snapshot import Snapshot
 
 GATHERED = 600.0
 """Seconds for which ended batches of a run wait for its others, so that they land together."""
@@ -85,6 +87,10 @@ class FlowRuns(Protocol):
         """Leave the sign that the ledger is watched, but for `unseen` runs."""
         ...
 
+    def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
+        """Show how the run stands for which a flow run is suspended; `name` is its spec's."""
+        ...
+
 
 class NoFlowRuns:
     """See FlowRuns: there is no server."""
@@ -107,6 +113,10 @@ class NoFlowRuns:
     def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
         """See FlowRuns."""
         del ledger_id, unseen
+
+    def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
+        """See FlowRuns."""
+        del flow_run_id, name, snapshot
 
 
 @dataclass
@@ -225,6 +235,8 @@ class _Watching:
         if run.unseen and waiters.suspended:
             reason = "its batches cannot be looked at from here, so it waits in its own process"
         if reason is None:
+            if waiters.suspended and run.has_news:
+                self.flow_runs.show(waiters.suspended[0], run.name, snapshot(run.context))
             return
         self.progress.note(f"{run.name}: {reason}.")
         if waiters.suspended and self._resume(waiters):

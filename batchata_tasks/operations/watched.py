@@ -29,6 +29,7 @@ class WatchedRun:
 
     That is in microseconds since 1970. `waits` are for those that have not; of them the provider
     does not know `unknown`, and this process has no key for the account of `unseen`.
+    It `has_news` if a batch is not as it was seen last.
     """
 
     context: RunContext
@@ -36,6 +37,7 @@ class WatchedRun:
     waits: list[Wait] = field(default_factory=list[Wait])
     unknown: int = 0
     unseen: int = 0
+    has_news: bool = False
 
     @property
     def id(self) -> str:
@@ -120,6 +122,7 @@ def _add(run: WatchedRun, batch: AwaitedBatch, looks: Looks) -> None:
     wait = Wait(run.context, batch.chunk, recorded)
     if (look := looks.by_id.get(batch.batch_id)) is not None:
         wait.saw(look)
+        run.has_news |= look.ended or recorded != (look.status, look.done)
         if look.ended:
             run.ended.append(now_us())
             return

@@ -120,11 +120,17 @@ def summary(
     lines.append(_line("Cost", money, width, money_bar))
     lines.append(_line("Time", _times(elapsed, batches, now, width), width))
     if stats["stopping"]:
-        ends = any(one["state"] in (*OPEN, "planned") for one in batches)
-        reason: str = stats["stopping"]
-        why = printable(_STOPS.get(reason, reason.replace("_", " ")))
-        lines.append(_line("Stopping" if ends else "Stopped", [Text(why, style="yellow")], width))
+        label, why = _stopping(stats, batches)
+        lines.append(_line(label, [Text(why, style="yellow")], width))
     return lines
+
+
+def _stopping(stats: Mapping[str, Any], batches: Batches) -> tuple[str, str]:
+    """Return that a run is to stop, or has stopped, and why."""
+    ends = any(one["state"] in (*OPEN, "planned") for one in batches)
+    reason: str = stats["stopping"]
+    why = printable(_STOPS.get(reason, reason.replace("_", " ")))
+    return "Stopping" if ends else "Stopped", why
 
 
 def sentence(stats: Mapping[str, Any], batches: Batches) -> str:
@@ -137,6 +143,21 @@ def sentence(stats: Mapping[str, Any], batches: Batches) -> str:
         *(text.plain for text in _money(stats)),
     ]
     return ", ".join(parts)
+
+
+def facts(stats: Mapping[str, Any], batches: Batches) -> list[tuple[str, str]]:
+    """Return the state of a run as (label, value), for pages."""
+    parts = {
+        "Requests": _requests(stats, batches),
+        "Outcomes": _outcomes(stats, _WIDE) or [Text("none yet")],
+        "Batches": _batches(batches, _WIDE),
+        "Cost": _money(stats),
+    }
+    lines = [(label, ", ".join(text.plain for text in texts)) for label, texts in parts.items()]
+    if stats["stopping"]:
+        lines.append(_stopping(stats, batches))
+    errors: dict[str, int] = stats["errors"]
+    return lines + [("Failed", f"{count:,} x {text}") for text, count in errors.items()]
 
 
 def failed(stats: Mapping[str, Any], room: int) -> list[Text]:

@@ -93,6 +93,39 @@ def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
     table.check_answers()
 
 
+def artifacts(server: Server, flow_run_id: str) -> dict[str, dict[str, Any]]:
+    """Return the artifacts of a flow run by their keys."""
+    wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}}
+    found = server.ask("artifacts/filter", wanted)
+    assert len({one["key"] for one in found}) == len(found)
+    return {one["key"]: one for one in found}
+
+
+def test_a_run_shows_how_it_stands(server: Server, table: Table) -> None:
+    """While its batch is open its flow run has a bar and a page; in the end both tell the end.
+
+    They are the same artifacts then: each flow run has one entry in the history of a key.
+    """
+    table.emulator.control.progress("reads", 10**6)
+    spec = {"name": "standing", "items_per_batch": 6, "cost_limit_usd": 1}
+    path = write_spec(table, spec)
+    with start("run", str(path), env=command_env(server, table)) as running:
+        until(lambda: len(in_state(ChunkState.SUBMITTED)) == 2)
+        run = server.last_flow_run()["id"]
+        before = until(lambda: artifacts(server, run), every=0.3)
+        page = until(lambda: artifacts(server, run).get("status-standing"), every=0.3)
+        assert before["progress-standing"]["data"] == 0
+        assert "0 of 12 landed" in page["data"]
+        assert "| Cost | $0.00 of $1.00 spent, " in page["data"]
+        table.emulator.control.progress("immediate")
+        assert running.wait().returncode == 0, running.stderr
+    after = artifacts(server, run)
+    assert set(after) == {"progress-standing", "status-standing", "receipt-standing"}
+    assert after["progress-standing"]["data"] == 100
+    assert "12 of 12 landed" in after["status-standing"]["data"]
+    assert after["status-standing"]["id"] == page["id"]
+
+
 @pytest.mark.parametrize(
     ("spec", "fault", "code", "state"),
     [

@@ -14,11 +14,13 @@ from batchata_tasks.execution.held_dataset import (
     SuspendedRunError,
     hold_dataset,
 )
+from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.operations.cancel import cancel
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from tests.support.jobs import sent
 from tests.support.table import APIS, Table, open_batches
@@ -77,6 +79,31 @@ def test_batches_that_are_awaited_count_as_under_way(emulator: Emulator, tmp_pat
         assert sent(emulator) == 6
     assert started(spec, lets_go_after=60).outcomes == {"succeeded": 9}
     assert sent(emulator) == 9
+
+
+def test_a_batch_keeps_its_number(emulator: Emulator, tmp_path: Path) -> None:
+    """Whichever batches landed before, each process calls a batch what the first one called it."""
+    table = Table(tmp_path, emulator, "anthropic", rows=12)
+    spec = table.spec(items_per_batch=3, max_parallel_batches=3)
+    told = list[str]()
+    progress = LineProgress(told.append)
+
+    def go_on(after: float) -> None:
+        ready = prepare_run(spec, Settings())
+        run_prepared(ready, progress=progress, letting_go=LettingGo(after))
+
+    with open_batches(emulator):
+        with pytest.raises(SuspendedRunError) as let_go:
+            go_on(0)
+        with opened_ledger(Settings().ledger_url) as ledger:
+            second = ledger.chunks(let_go.value.run_id)[1]
+        assert second.batch_id is not None
+        emulator.control.finish(second.batch_id)
+        with pytest.raises(SuspendedRunError):
+            go_on(0)
+    go_on(60)
+    first, *others = [line.split()[1] for line in told if line.endswith(": landed")]
+    assert (first, sorted(others)) == ("2", ["1", "3", "4"])
 
 
 def test_money_under_way_is_awaited(emulator: Emulator, tmp_path: Path) -> None:

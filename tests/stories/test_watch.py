@@ -146,6 +146,36 @@ def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator:
     assert (idle["batches"], idle["calls"]) == (0, 0)
 
 
+def test_a_suspended_run_shows_how_its_batches_are(team: Team, emulator: Emulator) -> None:
+    """The page of a run that has no process is brought up to date by whoever looks at its batches.
+
+    So is the bar, and both tell the end once the run has ended: they are the same artifacts.
+    """
+    in_halves = {**WHOLE, "overrides": {"pilot": False, "items_per_batch": 200}}
+    with open_batches(emulator):
+        run = executed(team, begun(team, **in_halves))
+        emulator.control.finish(emulator.control.ledger()["anthropic"]["batches"][0]["id"])
+        before = shown(team, run)
+        assert "| Batches | 2 running |" in before["markdown"]["data"]
+        assert watched(team)["resumed"] == []
+        assert "| Batches | 1 ended, 1 running |" in shown(team, run)["markdown"]["data"]
+    assert watched(team)["resumed"] == [run["id"]]
+    executed(team, run["id"])
+    after = shown(team, run)
+    assert after["progress"]["data"] == 100
+    assert "| Batches | 2 landed |" in after["markdown"]["data"]
+    assert {one["id"] for one in before.values()} == {one["id"] for one in after.values()}
+
+
+def shown(team: Team, run: dict[str, Any]) -> dict[str, Any]:
+    """Return what shows how a flow run stands, by its type."""
+    keys = [f"{kind}-{team.name}" for kind in ("progress", "status")]
+    wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": keys}}}
+    found = team.server.ask("artifacts/filter", wanted)
+    assert len(found) == len(keys)
+    return {one["type"]: one for one in found}
+
+
 def test_an_overlapping_run_ends_and_names_the_one_that_waits(
     team: Team, emulator: Emulator
 ) -> None:

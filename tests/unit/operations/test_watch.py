@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.progress.snapshot import Snapshot
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 
@@ -37,6 +38,7 @@ class Suspended:
     can_resume: bool = True
     others: list[str] = field(default_factory=list[str])  # runs that the ledger may not know
     unseen: set[str] | None = None  # as the sign says it
+    shown: list[tuple[str, Snapshot]] = field(default_factory=list[tuple[str, "Snapshot"]])
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         assert ledger_id
@@ -54,6 +56,10 @@ class Suspended:
     def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
         assert ledger_id
         self.unseen = set(unseen)
+
+    def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
+        assert name == "table"
+        self.shown.append((flow_run_id, snapshot))
 
 
 def let_go(spec: EnrichmentSpec) -> str:
@@ -100,6 +106,25 @@ def test_ended_batches_wait_for_the_others(table: Table) -> None:
     assert passed(waiting).ended == 3
     assert len(waiting.resumed) == 2
     assert sent(table.emulator) == 9
+
+
+def test_news_of_batches_are_shown(table: Table) -> None:
+    """A pass that sees a batch as no pass did before shows its run; another one shows nothing."""
+    waiting = Suspended()
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec(items_per_batch=3))
+        passed(waiting)
+        before = len(waiting.shown)
+        finish_one(table)
+        for _ in range(2):
+            passed(waiting)
+    ((flow_run, snapshot),) = waiting.shown[before:]
+    assert flow_run == f"flow run of {run_id}"
+    assert (snapshot.total, snapshot.landed, snapshot.run_id) == (9, 0, run_id)
+    assert [batch.number for batch in snapshot.batches] == [1, 2, 3]
+    statuses = [batch.status for batch in snapshot.batches]
+    assert len(set(statuses)) == 2
+    assert waiting.resumed == []
 
 
 def test_room_for_what_is_unsent_is_used_at_once(table: Table) -> None:
