@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -74,6 +75,20 @@ def word_of(value: object) -> str:
             return orjson.dumps(value).decode()
         case _:
             return str(value)
+
+
+def key_options(key: Mapping[str, Any]) -> str:
+    """Return a key as options of a command: `--key k4`, or `--key a=1 --key b=2`."""
+    words = list[str]()
+    for name, value in key.items():
+        word = word_of(value)
+        # of one column its name is left out, unless the value could be taken for a name
+        is_plain = len(key) == 1 and not word.startswith((f"{name}=", "-"))
+        words.append(word if is_plain else f"{name}={word}")
+    return " ".join(
+        f"--key={shlex.quote(word)}" if word.startswith("-") else f"--key {shlex.quote(word)}"
+        for word in words
+    )
 
 
 def key_values(key: pa.RecordBatch) -> dict[str, Any]:

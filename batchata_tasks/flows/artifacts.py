@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from httpx import HTTPError
+from prefect import get_run_logger
+
 from batchata_tasks.common.commands import naming
+from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.markdown import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
 _IN_A_CELL = 100  # characters: cells do not wrap, and what is longer is cut at the table's edge
 
@@ -37,6 +42,16 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     return "".join(["|", *(f" {escaped(cell)} |" if cell else " |" for cell in cells), "\n"])
+
+
+@contextmanager
+def left_if_possible(what: str) -> Generator[None, None, None]:
+    """Go on if the server does not take an artifact, and log so: the run's rows have landed."""
+    try:
+        yield
+    except (HTTPError, StorageError) as error:
+        reason = str(error) or type(error).__name__
+        get_run_logger().warning("%s could not be left on Prefect's server: %s", what, reason)
 
 
 def slug(text: str) -> str:

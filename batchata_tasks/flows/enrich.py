@@ -21,7 +21,8 @@ from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.held_dataset import CancelledRunError
-from batchata_tasks.flows.artifacts import markdown, slug
+from batchata_tasks.flows.artifacts import left_if_possible, markdown, slug
+from batchata_tasks.flows.failed_rows import leave_failed_rows
 from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.progress import shown_progress
 from batchata_tasks.flows.refused import failed, path_of, refused
@@ -130,7 +131,7 @@ def enrich(
             message=f"nothing was sent: {error.holder} is at work on this dataset",
             data=data,
         )
-    return leave_receipt(receipt, path_of(spec))
+    return leave_receipt(receipt, wanted.key, path_of(spec))
 
 
 def _logged(spec: str | None) -> LineProgress:
@@ -202,7 +203,7 @@ def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
     def batch(results_dir: str, jobs: int) -> State[dict[str, Any]]:
         del results_dir, jobs  # shown with the flow run
         receipts.append(work(STEPS))
-        return leave_receipt(receipts[0])
+        return leave_receipt(receipts[0], spec.key)
 
     state: Any = batch(spec.output, spec.count, return_state=True)
     if not receipts:
@@ -210,16 +211,21 @@ def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
     return receipts[0]
 
 
-def leave_receipt(receipt: Receipt, spec: str | None = None) -> State[dict[str, Any]]:
-    """Leave a run's receipt on the server; return the flow run's final state.
+def leave_receipt(
+    receipt: Receipt, key: list[str], spec: str | None = None
+) -> State[dict[str, Any]]:
+    """Leave a run's receipt and failed rows on the server; return the flow run's final state.
 
-    `spec` is the path of its spec, if that is known.
+    `key` are the columns of the dataset's key; `spec` is the path of its spec, if that is known.
     """
-    create_markdown_artifact(
-        markdown=markdown(receipt.name, receipt.lines(), spec),
-        key=slug(f"receipt-{receipt.name}"),
-        description="What the run did and cost.",
-    )
+    with left_if_possible("the receipt"):
+        create_markdown_artifact(
+            markdown=markdown(receipt.name, receipt.lines(), spec),
+            key=slug(f"receipt-{receipt.name}"),
+            description="What the run did and cost.",
+        )
+    with left_if_possible("the table of failed rows"):
+        leave_failed_rows(receipt, key, spec)
     if receipt.result == RunResult.COST_LIMIT_REACHED:
         _emit(LIMIT_EVENT, receipt)
     if receipt.continued:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -124,6 +125,24 @@ def test_a_run_shows_how_it_stands(server: Server, table: Table) -> None:
     assert after["progress-standing"]["data"] == 100
     assert "12 of 12 landed" in after["status-standing"]["data"]
     assert after["status-standing"]["id"] == page["id"]
+
+
+def test_failed_rows_are_a_table(server: Server, table: Table) -> None:
+    """Each with its key, its error, and the command that shows it whole.
+
+    Receipt and table are the flow run's.
+    """
+    table.emulator.control.faults(kind="request_refusal", contains="row 4")
+    done = batchata(server, table, spec={"name": "refusing"})
+    assert done.returncode == 3, done.stderr
+    left = artifacts(server, server.last_flow_run()["id"])
+    assert "1 refused, 11 succeeded" in left["receipt-refusing"]["data"]
+    (row,) = json.loads(left["failed-refusing"]["data"])
+    assert (row["key"], row["outcome"]) == ("k4", "refused")
+    words = shlex.split(row["command"])
+    shown = commands.batchata(*words[1:], env=command_env(server, table))
+    assert shown.returncode == 0, shown.stderr
+    assert row["error"] in shown.stdout
 
 
 @pytest.mark.parametrize(
