@@ -22,7 +22,8 @@ from hypothesis import settings
 
 from batchata_tasks.emulator import Emulator
 from batchata_tasks.ledger import engine
-from batchata_tasks.providers import registry
+from batchata_tasks.providers import blocks, registry
+from tests.support.block_store import BlockStore
 from tests.support.dialect import sharing_one_dialect
 from tests.support.launcher import FOLDER
 from tests.support.ledgers import Databases, PostgresDatabases, SqliteFiles
@@ -172,6 +173,15 @@ def emulator(_one_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulat
     for name, value in _one_emulator.env().items():
         monkeypatch.setenv(name, value)
     return _one_emulator
+
+
+@pytest.fixture
+def block_store(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockStore]:
+    """Let blocks of credentials be read from memory; there are none to begin with."""
+    monkeypatch.setattr(blocks, "_BLOCKS", BlockStore.__module__)
+    store = BlockStore(emulator)
+    yield store
+    store.clear()
 
 
 @pytest.fixture(params=MODELS)

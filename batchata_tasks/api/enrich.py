@@ -57,6 +57,7 @@ class SpecOptions(TypedDict, total=False):
     on_null: Literal["error", "empty", "skip", "pass"]
     provider: str | None
     endpoint: Literal["chat", "responses"]
+    credentials: str | None
     system: str | None
     prompt_file: str | None
     messages: list[dict[str, str]] | None

@@ -92,7 +92,7 @@ def rehearse(
         _cleaned_up_at_signals(),
         TemporaryDirectory(prefix="batchata-rehearsal-", ignore_cleanup_errors=True) as folder,
     ):
-        changes: dict[str, Any] = {"output": str(Path(folder) / "out")}
+        changes: dict[str, Any] = {"output": str(Path(folder) / "out"), "credentials": None}
         changes["limit"] = rows or min(ROWS, spec.limit or ROWS)
         if rules and spec.time_limit is None:
             changes["time_limit"] = _LONGEST_WITH_FAULTS

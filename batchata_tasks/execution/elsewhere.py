@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.providers import (
+    block_of,
     describe_change,
     is_other_scope,
     names_of_account,
-    provider_type,
+    open_adapter,
 )
 
 if TYPE_CHECKING:
@@ -28,11 +29,7 @@ def what_to_set(adapter: Adapter, ledger: Ledger, chunk: Chunk) -> str | None:
 
     None if it was sent under the present key and settings.
     """
-    if chunk.batch_id is not None:
-        account, scope = ledger.sent_under(chunk.batch_id)
-    else:  # nobody knows whether it was accepted
-        intent = ledger.intent(chunk.id)
-        account, scope = intent.account, intent.scope
+    account, scope = _sent_under(ledger, chunk)
     if account in names_of_account(adapter, ledger.id) and not is_other_scope(
         adapter, ledger.id, scope
     ):
@@ -41,19 +38,33 @@ def what_to_set(adapter: Adapter, ledger: Ledger, chunk: Chunk) -> str | None:
 
 
 def what_environment_lacks(ledger: Ledger, chunks: Iterable[Chunk]) -> str | None:
-    """Return the same for the first of some chunks that the environment does not let see.
+    """Return the same for the first of some chunks that cannot be seen with its own credentials.
 
-    Its key may be missing.
+    The key may be missing from the environment, or the block from the Prefect server.
     """
     with ExitStack() as stack:
-        adapters = dict[str, "Adapter"]()
+        adapters = dict[tuple[str, str | None], "Adapter"]()
         for chunk in chunks:
+            place = chunk.provider, sent_with(ledger, chunk)
             try:
-                if chunk.provider not in adapters:
-                    adapter = provider_type(chunk.provider)()
-                    adapters[chunk.provider] = stack.enter_context(closing(adapter))
+                if place not in adapters:
+                    adapter = open_adapter(chunk.provider, block=place[1])
+                    adapters[place] = stack.enter_context(closing(adapter))
             except InputError as error:  # no key, or an address that cannot be right
                 return str(error).removesuffix(".")
-            if (text := what_to_set(adapters[chunk.provider], ledger, chunk)) is not None:
+            if (text := what_to_set(adapters[place], ledger, chunk)) is not None:
                 return text
     return None
+
+
+def sent_with(ledger: Ledger, chunk: Chunk) -> str | None:
+    """Return the block of credentials that a chunk was sent with; None: the environment's."""
+    return block_of(_sent_under(ledger, chunk)[1])
+
+
+def _sent_under(ledger: Ledger, chunk: Chunk) -> tuple[str | None, str | None]:
+    """Return the account that a chunk was sent to, and the settings that select it."""
+    if chunk.batch_id is not None:
+        return ledger.sent_under(chunk.batch_id)
+    intent = ledger.intent(chunk.id)  # nobody knows whether it was accepted
+    return intent.account, intent.scope

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.clock import at_awake, awake_clock
+from batchata_tasks.common.errors import CredentialsError
 from batchata_tasks.dataset.manifest import plan_columns
 from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.execution.run_ref import RunRef
@@ -24,7 +25,7 @@ from batchata_tasks.planning.summary import PlanSummary
 from batchata_tasks.pricing.lookup import batch_rates
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.pricing.rates import stored_rates
-from batchata_tasks.providers import provider_type
+from batchata_tasks.providers import open_adapter
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.spec.loading import parse_spec
@@ -62,7 +63,10 @@ class RunState:
     one_at_a_time: bool = False
     # whether results could not be had, and no batch has landed since: nothing more is sent then
     no_results: bool = False
-    routes: dict[Destination, Route] = field(default_factory=dict["Destination", "Route"])
+    # by the block of credentials, too
+    routes: dict[tuple[Destination, str | None], Route] = field(
+        default_factory=dict[tuple["Destination", str | None], "Route"]
+    )
     batch_numbers: dict[str, int] = field(default_factory=dict[str, int])  # by chunk
     # whether the batches that were sent before this process began are in `batch_numbers`
     numbered_before: bool = False
@@ -114,22 +118,44 @@ class RunContext:
 
     def for_chunk(self, chunk: Chunk) -> BatchContext:
         """Return the run as one of its chunks uses it."""
-        return BatchContext(
-            self, self.route(Destination(chunk.provider, chunk.model, chunk.endpoint))
-        )
+        to = Destination(chunk.provider, chunk.model, chunk.endpoint)
+        try:
+            return BatchContext(self, self.route(to, self._block_of(chunk)))
+        except CredentialsError as error:
+            if chunk.batch_id is None:
+                raise
+            message = (
+                f"{error} Batch {chunk.batch_id} was sent with these credentials, and is seen with "
+                "no others (if they are lost for good: `batchata reconcile --abandon "
+                f"{chunk.batch_id}` gives it up)."
+            )
+            raise CredentialsError(message) from error
 
-    def route(self, to: Destination) -> Route:
-        """Return a route with the prices and bounds that the run began with."""
+    def route(self, to: Destination, block: str | None) -> Route:
+        """Return a route with the prices and bounds that the run began with.
+
+        Its provider is asked with the credentials of a block, or, for None, of the environment.
+        """
         with self.state.lock:
-            if to not in self.state.routes:
-                self.state.routes[to] = Route(
-                    self.held.adapters.add(provider_type(to.provider, to.endpoint)()),
+            if (to, block) not in self.state.routes:
+                self.state.routes[to, block] = Route(
+                    self.held.adapters.add(open_adapter(to.provider, to.endpoint, block)),
                     to.model,
                     to.endpoint,
                     self.rates(to),
                     factor=self.planned_factor(to),
                 )
-            return self.state.routes[to]
+            return self.state.routes[to, block]
+
+    def _block_of(self, chunk: Chunk) -> str | None:
+        """Return the block of the account that a chunk is sent to, or was: its own run's.
+
+        A run looks after batches of earlier ones, whose spec may have named another block.
+        """
+        if chunk.run_id == self.run_id:
+            return self.spec.block
+        stored: dict[str, Any] = json.loads(self.ledger.run(chunk.run_id).spec)
+        return stored["spec"].get("credentials")
 
     def planned_factor(self, to: Destination) -> int:
         """Return the factor of a model's bounds in the run's plan, in millionths."""

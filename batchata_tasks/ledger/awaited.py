@@ -21,9 +21,11 @@ _AWAITED = (
         t.chunks,
         *(t.batches.c[name] for name in ("account", "status", "requests_done")),
         *(t.batches.c[name] for name in ("submitted_at", "looked_at", "ended_at")),
+        t.intents.c.scope,
     )
     .join(t.runs, t.runs.c.id == t.chunks.c.run_id)
     .join(t.batches, t.batches.c.batch_id == t.chunks.c.batch_id)
+    .outerjoin(t.intents, t.intents.c.chunk_id == t.chunks.c.id)
     .where(
         t.runs.c.state == RunPhase.OPEN,
         t.chunks.c.state.in_((ChunkState.SUBMITTED, ChunkState.COLLECTED)),
@@ -42,12 +44,14 @@ _LOST = select(t.datasets.c.id, t.datasets.c.holder).where(
 class AwaitedBatch:
     """A batch that an open run waits for, as it was seen last; moments in microseconds since 1970.
 
+    `account` is the one that it was sent to, and `scope` the settings that select that, if known.
     `status` and `done` are None if nobody has looked at it since its create.
     """
 
     chunk: Chunk
     batch_id: str
     account: str
+    scope: str | None
     submitted_at: int
     status: str | None
     done: int | None
@@ -90,6 +94,7 @@ def _awaited(row: Row[Any]) -> AwaitedBatch:
         chunk_of(row),
         row.batch_id,
         row.account,
+        row.scope,
         row.submitted_at,
         row.status if was_seen else None,
         row.requests_done if was_seen else None,

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import HeldError, LeaseError, LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import blocks, reads, writes
-from batchata_tasks.ledger.values import Chunk, ChunkState, Intent, KnownBatch, Lease, RunPhase
+from batchata_tasks.ledger.values import (
+    SET_ASIDE,
+    UNFINISHED,
+    Chunk,
+    ChunkState,
+    Intent,
+    KnownBatch,
+    Lease,
+    RunPhase,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 
+_OPEN = (*UNFINISHED, *SET_ASIDE)
 _INTENT = select(t.intents).where(t.intents.c.chunk_id == bindparam("chunk_id"))
 _NO_INTENT = delete(t.intents).where(t.intents.c.chunk_id == bindparam("of_chunk"))
 _RIVALS = (
@@ -46,6 +56,12 @@ _SENT_UNDER = (
     select(t.batches.c.account, t.intents.c.scope)
     .outerjoin(t.intents, t.intents.c.chunk_id == t.batches.c.chunk_id)
     .where(t.batches.c.batch_id == bindparam("named"))
+)
+_SCOPES = (
+    select(t.chunks.c.provider, t.intents.c.scope)
+    .join(t.chunks, t.chunks.c.id == t.intents.c.chunk_id)
+    .where(or_(t.intents.c.sent_at >= bindparam("since"), t.chunks.c.state.in_(_OPEN)))
+    .distinct()
 )
 _BATCHES_OF_RUN = (
     select(t.batches, t.chunks.c.state, t.chunks.c.start, t.chunks.c.stop)
@@ -279,6 +295,15 @@ class Sending(Chunks):
         """Return the account under which a batch was sent, and the settings that select it."""
         row = connection.execute(_SENT_UNDER, {"named": batch_id}).first()
         return (None, None) if row is None else (row.account, row.scope)
+
+    @reads
+    def scopes_since(self, connection: Connection, since: int) -> list[tuple[str, str | None]]:
+        """Return the providers, and the settings that select an account, of what was sent.
+
+        That is since a moment (microseconds since 1970), or is open.
+        """
+        rows = connection.execute(_SCOPES, {"since": since})
+        return [(row.provider, row.scope) for row in rows]
 
     @writes
     def record_look(

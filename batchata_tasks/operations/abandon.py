@@ -33,10 +33,11 @@ from batchata_tasks.pipeline.lost import lost_chunks
 from batchata_tasks.providers import rows_named
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Chunk, Lease, Ledger
+    from batchata_tasks.operations.asked import Asked
     from batchata_tasks.operations.reconcile_report import ReconcileReport
     from batchata_tasks.providers import Adapter, BatchLook
 
@@ -52,12 +53,12 @@ class Abandoning:
         self,
         ledger: Ledger,
         settings: Settings,
-        providers: Mapping[str, Adapter],
+        asked: Asked,
         report: ReconcileReport,
     ) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._providers = providers
+        self._asked = asked
         self._report = report
 
     def abandon(self, batch_id: str) -> None:
@@ -127,7 +128,7 @@ class Abandoning:
         Raises:
             SpecError: it has ended, and can be landed.
         """
-        batch_id, provider = chunk.batch_id or "", self._providers.get(chunk.provider)
+        batch_id, provider = chunk.batch_id or "", self._asked.find(chunk)
         if provider is None:
             return True
         try:
@@ -186,11 +187,11 @@ class Abandoning:
             AlreadyRunningError: a run is at work on its dataset.
         """
         what, reason = f"--adopt {chunk.id}={batch_id}", None
-        provider = self._providers.get(chunk.provider)
+        provider = self._asked.find(chunk)
         if chunk.batch_id != batch_id:
             reason = f"that chunk was sent as batch {chunk.batch_id}"
         elif provider is None:
-            reason = f"set the API key of {chunk.provider}"
+            reason = f"set the API key of {self._asked.name_of(chunk)}"
         elif not (look := provider.look(batch_id)).ended:
             reason = f"it has not ended yet ({look.status!r:.60})"
         elif look.gone:
@@ -236,7 +237,7 @@ class Abandoning:
         return (self._ledger.submitted_at(chunk.batch_id or "") or 0) / 1e6
 
     def _has_results(self, chunk: Chunk) -> bool:
-        provider = self._providers.get(chunk.provider)
+        provider = self._asked.find(chunk)
         if provider is None:
             return False
         try:

@@ -1,6 +1,6 @@
-"""Open batches that were sent under another account than the one that the environment selects.
+"""Open batches that were sent under another account than the present keys and settings select.
 
-No look under the present key and settings shows them, so they are told from the ledger alone, with
+No look under these shows them, so they are told from the ledger alone, with
 what is to be set again.
 """
 
@@ -26,7 +26,7 @@ def report_elsewhere(
 ) -> None:
     """Report the open batches of other accounts; those in `seen` are listed all the same."""
     for chunk in ledger.chunks_in((ChunkState.SUBMITTED, ChunkState.OVERDUE)):
-        batch_id, adapter = chunk.batch_id or "", asked.adapters.get(chunk.provider)
+        batch_id, adapter = chunk.batch_id or "", asked.find(chunk)
         if adapter is None or batch_id in seen:  # that a key is missing is told already
             continue
         if (change := what_to_set(adapter, ledger, chunk)) is None:

@@ -17,7 +17,7 @@ from batchata_tasks.operations.held_folder import HeldFolder, require_dataset, u
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.renamed import require_known_key
 from batchata_tasks.planning.settle import Settled, settle
-from batchata_tasks.providers import without_keys_set
+from batchata_tasks.providers import blocks_unread, without_keys_set
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -70,7 +70,7 @@ def held_by_spec(
     dataset_id = require_dataset(folder, settings, "run the spec first")
     with opened_ledger(settings.ledger_url) as ledger:
         require_own_spec(folder, ledger, dataset_id, spec)
-    with without_keys_set():
+    with without_keys_set(), blocks_unread():
         prepared = prepare_run(spec, settings)
     with (
         closing(prepared) as ready,

@@ -130,7 +130,8 @@ class InDoubt:
     def adopt_ours(self) -> None:
         """Look once for the batch of each chunk in doubt."""
         for chunk in self._ledger.chunks_in(_IN_DOUBT):
-            if chunk.provider not in self._asked.adapters or chunk.provider in self._asked.errors:
+            account = self._asked.name_of(chunk)
+            if account not in self._asked.adapters or account in self._asked.errors:
                 continue
             try:
                 with self._hold_dataset(chunk) as context:
@@ -147,7 +148,7 @@ class InDoubt:
             except (LeaseError, HeldError, CredentialsError) as error:
                 self._notes[chunk.id] = str(error)
             except (TransientError, TerminalError) as error:
-                self._asked.failed(chunk.provider, error)
+                self._asked.failed(account, error)
 
     def _left_to_appear(self, intent: Intent) -> float:
         """Return for how many seconds lists may leave out a batch although it was accepted."""

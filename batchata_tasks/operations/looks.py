@@ -16,7 +16,12 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.look import NO_SUCH_BATCH
-from batchata_tasks.providers import names_of_account, provider_type
+from batchata_tasks.providers import (
+    block_of,
+    is_other_scope,
+    names_of_account,
+    open_adapter,
+)
 from batchata_tasks.providers.pace import within
 
 if TYPE_CHECKING:
@@ -47,13 +52,17 @@ class Looks:
 
 
 def look_at(batches: Iterable[AwaitedBatch], ledger_id: str) -> Looks:
-    """Look once at batches that have not ended, as the keys in the environment allow."""
-    looks, by_provider = Looks(), dict[str, list["AwaitedBatch"]]()
+    """Look once at batches that have not ended, each with the credentials that it was sent with.
+
+    Those are the environment's, or a block's, as they are now.
+    """
+    looks, by_account = Looks(), dict[tuple[str, str | None], list["AwaitedBatch"]]()
     for batch in batches:
-        by_provider.setdefault(batch.chunk.provider, []).append(batch)
-    for name, awaited in by_provider.items():
+        place = batch.chunk.provider, block_of(batch.scope)
+        by_account.setdefault(place, []).append(batch)
+    for (name, block), awaited in by_account.items():
         try:
-            adapter = provider_type(name)()
+            adapter = open_adapter(name, block=block)
         except InputError as error:  # no key, or an address that cannot be right
             looks.notes.append(f"{name} is not asked: {error}")
             looks.unseen |= {batch.batch_id for batch in awaited}
@@ -74,14 +83,9 @@ def _look(adapter: Adapter, awaited: list[AwaitedBatch], ledger_id: str, looks: 
         TransientError, TerminalError, CredentialsError: it does not answer, or not under this key.
     """
     names = names_of_account(adapter, ledger_id)
-    mine = [batch for batch in awaited if batch.account in names]
-    if others := {batch.batch_id for batch in awaited if batch.account not in names}:
-        looks.unseen |= others
-        looks.notes.append(
-            f"{pluralize(len(others), 'batch was', 'batches were')} sent to {adapter.name} under "
-            "another key or other settings, so this process does not look at them: `batchata "
-            "reconcile` names what to set"
-        )
+    # an account may have got another key since: whether it is the same one, a look tells
+    mine = [one for one in awaited if not is_other_scope(adapter, ledger_id, one.scope)]
+    sure = {batch.batch_id for batch in mine if batch.account in names}
     wanted = {batch.batch_id for batch in mine}
     if len(wanted) > _FEW:
         _list(adapter, mine[0].submitted_at / 1e6 - _DAY, wanted, looks)
@@ -93,7 +97,16 @@ def _look(adapter: Adapter, awaited: list[AwaitedBatch], ledger_id: str, looks: 
         except (TransientError, TerminalError) as error:
             if error.status not in NO_SUCH_BATCH:
                 raise
-            looks.unknown.add(batch_id)
+            if batch_id in sure:
+                looks.unknown.add(batch_id)
+    hidden = {batch.batch_id for batch in awaited} - looks.by_id.keys() - looks.unknown
+    if hidden:
+        looks.unseen |= hidden
+        looks.notes.append(
+            f"{pluralize(len(hidden), 'batch was', 'batches were')} sent to {adapter.name} under "
+            "another key or other settings, so this process does not see them: `batchata "
+            "reconcile` names what to set"
+        )
 
 
 def _list(adapter: Adapter, since: float, wanted: set[str], looks: Looks) -> None:

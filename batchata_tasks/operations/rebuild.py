@@ -37,7 +37,7 @@ from batchata_tasks.ledger import (
     opened_ledger,
 )
 from batchata_tasks.planning.stored_specs import stored_records
-from batchata_tasks.providers import names_of_account, provider_type
+from batchata_tasks.providers import block_of, names_of_account, open_adapter
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
@@ -104,10 +104,11 @@ def rebuild_in(folder: str, settings: Settings) -> Rebuilt:
             "fills it; name the file of the spec instead."
         )
         raise SpecError(message)
-    destinations = stored_spec(json.loads(records[0]["spec"])).destinations()
+    spec = stored_spec(json.loads(records[0]["spec"]))
+    destinations = spec.destinations()
     with ExitStack() as opened:
         adapters = [
-            opened.enter_context(closing(provider_type(to.provider, to.endpoint)()))
+            opened.enter_context(closing(open_adapter(to.provider, to.endpoint, spec.block)))
             for to in destinations
         ]
         return _rebuilt(dataset, _Default(records[0], destinations[0], adapters[0]), settings)
@@ -178,9 +179,9 @@ class _Reader:
     dataset_id: str
     default: _Default
     restored: Restored = field(default_factory=Restored)
-    # by provider and old ledger: the account's names under the old ledger, its name under this one
-    accounts: dict[tuple[str, str], tuple[set[str], str] | None] = field(
-        default_factory=dict[tuple[str, str], "tuple[set[str], str] | None"]
+    # by provider, block and old ledger: the account's names under that one, its name under this one
+    accounts: dict[tuple[str, str | None, str], tuple[set[str], str] | None] = field(
+        default_factory=dict[tuple[str, str | None, str], "tuple[set[str], str] | None"]
     )
 
     def read(self) -> Restored:
@@ -367,16 +368,20 @@ class _Reader:
 
     def _account(self, intent: dict[str, Any]) -> str | None:
         """Return the account's name under this ledger; None if its key is not set."""
-        names = self._account_names(intent["provider"], intent["ledger_id"])
+        block = block_of(intent.get("scope"))
+        names = self._account_names(intent["provider"], block, intent["ledger_id"])
         return names[1] if names is not None and intent["account"] in names[0] else None
 
-    def _account_names(self, provider: str, ledger_id: str) -> tuple[set[str], str] | None:
+    def _account_names(
+        self, provider: str, block: str | None, ledger_id: str
+    ) -> tuple[set[str], str] | None:
         """Return the names, under the old ledger and this one, of the account whose key is set."""
-        if (provider, ledger_id) not in self.accounts:
+        place = provider, block, ledger_id
+        if place not in self.accounts:
             try:
-                with closing(provider_type(provider)()) as adapter:
+                with closing(open_adapter(provider, block=block)) as adapter:
                     names = names_of_account(adapter, ledger_id), adapter.account(self.ledger.id)
             except CredentialsError:
                 names = None
-            self.accounts[provider, ledger_id] = names
-        return self.accounts[provider, ledger_id]
+            self.accounts[place] = names
+        return self.accounts[place]

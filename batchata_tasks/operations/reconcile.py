@@ -34,7 +34,8 @@ def reconcile(
 ) -> ReconcileReport:
     """Compare the providers' batches of the last `days` with the ledger; do what `request` asks.
 
-    Only providers whose key is in the environment are asked. Datasets that a run holds are left to
+    Only accounts are asked whose key is in the environment, or in a block of credentials that
+    batches were sent with. Datasets that a run holds are left to
     that run.
 
     Raises:
@@ -43,8 +44,11 @@ def reconcile(
         BatchataError: the provider or the ledger cannot be used.
     """
     request, report = request or ReconcileRequest(), ReconcileReport()
-    with opened_ledger(settings.ledger_url) as ledger, closing(Asked(report)) as asked:
-        abandoning = Abandoning(ledger, settings, asked.adapters, report)
+    with (
+        opened_ledger(settings.ledger_url) as ledger,
+        closing(Asked(report, ledger, days)) as asked,
+    ):
+        abandoning = Abandoning(ledger, settings, asked, report)
         in_doubt = InDoubt(ledger, settings, progress or silent(), asked, report)
         strays = Strays(ledger, settings, asked, report)
         for batch_id in dict.fromkeys(request.abandon):

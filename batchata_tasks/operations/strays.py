@@ -48,6 +48,7 @@ class Strays:
         self._settings = settings
         self._asked = asked
         self._report = report
+        self._where = dict[str, "Adapter"]()  # the accounts of those that nobody owns
         self.seen = set[str]()  # batches of the ledger that the providers' lists show
 
     def report(self, days: float) -> None:
@@ -84,7 +85,7 @@ class Strays:
                 freed = named if named is not None and self._ledger.freed(named.id) else None
                 twice = None if freed else self._sent_twice(look, named, listed)
                 batch = UnknownBatch(
-                    provider=name,
+                    provider=provider.name,
                     batch_id=look.batch_id,
                     status=look.status,
                     requests=look.requests,
@@ -98,6 +99,7 @@ class Strays:
                 )
                 reads_left -= look.ended and reads_left > 0
                 self._report.strays.append(batch)
+                self._where[batch.batch_id] = provider
         self._asked.require_answers()
 
     def _named(self, provider: Adapter, look: BatchLook) -> Chunk | None:
@@ -178,7 +180,7 @@ class Strays:
                     "let a run or `--hold` settle that first."
                 )
                 raise SpecError(message)
-            if batch.ended or not self._cancel(self._asked.adapters[batch.provider], batch_id):
+            if batch.ended or not self._cancel(self._where[batch_id], batch_id):
                 self._report.had_ended.append(batch_id)
                 continue
             self._report.cancelled.append(batch_id)

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import RunRow
     from batchata_tasks.pipeline.planning_run import Recovery
     from batchata_tasks.planning.prepare import PreparedRun
+    from batchata_tasks.planning.route import Route
     from batchata_tasks.planning.summary import Options
     from batchata_tasks.planning.table import PreparedTable
     from batchata_tasks.types.budget import BudgetTerms
+    from batchata_tasks.types.destination import Destination
 
 
 def start_run(
@@ -145,10 +147,16 @@ def _planning_run(
         table.spec,
         table.answers,
         continued=continued,
-        state=RunState(routes={route.destination: route for route in table.builder.routes}),
+        state=RunState(routes=_routes(table)),
         table=table,
         recovery=recovery,
     )
+
+
+def _routes(table: PreparedTable) -> dict[tuple[Destination, str | None], Route]:
+    """Return the routes of a table as a run keeps them, by block of credentials, too."""
+    routes = table.builder.routes
+    return {(route.destination, route.provider.credentials.block): route for route in routes}
 
 
 def unfinished_run(

@@ -23,7 +23,7 @@ from batchata_tasks.planning.table import PreparedTable
 from batchata_tasks.pricing.lookup import likely_typo
 from batchata_tasks.pricing.price_file import CustomPrices, load_prices
 from batchata_tasks.pricing.rates import rates_json
-from batchata_tasks.providers import provider_type
+from batchata_tasks.providers import open_adapter
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.sources.opening import files_of, open_source
 from batchata_tasks.sources.source import ReadOptions
@@ -44,7 +44,12 @@ if TYPE_CHECKING:
 
 
 # with their defaults: specs of versions that did not have these keys keep their digest
-_LATER_KEYS = {"csv": None, "retention": None, "max_missing_share": MAX_MISSING_SHARE}
+_LATER_KEYS = {
+    "csv": None,
+    "retention": None,
+    "max_missing_share": MAX_MISSING_SHARE,
+    "credentials": None,
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
     with ExitStack() as unless_prepared:
         providers = dict["Destination", "Adapter"]()
         for to in spec.destinations():
-            providers[to] = provider_type(to.provider, to.endpoint)()
+            providers[to] = open_adapter(to.provider, to.endpoint, spec.block)
             unless_prepared.callback(providers[to].close)
         folder = DatasetFolder(spec.output)
         folder.check()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.providers.accounts import (
     address_now,
     address_then,
+    block_of,
     describe_change,
     has_forgotten,
     is_other_scope,
@@ -19,6 +20,7 @@ from batchata_tasks.providers.accounts import (
     scope_of,
 )
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
+from batchata_tasks.providers.blocks import blocks_unread
 from batchata_tasks.providers.keys import (
     check_environment,
     masked,
@@ -31,6 +33,7 @@ from batchata_tasks.providers.registry import (
     is_built_in,
     is_of_family,
     known_providers,
+    open_adapter,
     provider_name,
     provider_type,
     register,
@@ -54,6 +57,8 @@ __all__ = [
     "Provider",
     "address_now",
     "address_then",
+    "block_of",
+    "blocks_unread",
     "breaks_off",
     "check_environment",
     "check_name",
@@ -67,6 +72,7 @@ __all__ = [
     "lines_of",
     "masked",
     "names_of_account",
+    "open_adapter",
     "provider_name",
     "provider_type",
     "read_line",

@@ -1,8 +1,8 @@
 """Accounts: the key, the address, and all else that selects whose batches a request is about.
 
-Besides a key, the SDKs send an organization, a project or a workspace if the environment names
-one. A batch can be seen only under the settings that it was created with: under others it is not
-found, which must not be taken for its end.
+Besides a key, the SDKs send an organization, a project or a workspace if the environment, or a
+block of credentials, names one. A batch can be seen only under the settings that it was created
+with: under others it is not found, which must not be taken for its end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from batchata_tasks.common.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchata_tasks.providers.credentials import Credentials
     from batchata_tasks.providers.emulated import Answering
 
 # custom headers that say nothing about whose batches are meant, and may differ from run to run
@@ -50,6 +51,7 @@ class Asker(Protocol):
     scope_variables: ClassVar[tuple[str, ...]]
     headers_variable: ClassVar[str | None]
     answering: Answering | None
+    credentials: Credentials
 
     @property
     def base_url(self) -> str:
@@ -82,11 +84,19 @@ def scope_of(adapter: Asker, ledger_id: str) -> str:
     The key is left out; of custom headers there are names, and fingerprints instead of values.
     """
     headers = {name: _digest(ledger_id, value)[:_DIGITS] for name, value in _headers(adapter)}
-    variables = {name: os.environ.get(name) or None for name in adapter.scope_variables}
+    variables = {name: adapter.credentials.get(name) or None for name in adapter.scope_variables}
     facts: dict[str, Any] = {"address": _address(adapter.base_url), "variables": variables}
+    if (block := adapter.credentials.block) is not None:
+        facts["block"] = block
     if (emulator := _emulator(adapter)) is not None:
         facts["emulator"] = emulator
     return json.dumps({**facts, "headers": headers})
+
+
+def block_of(scope: str | None) -> str | None:
+    """Return the block of credentials that a scope is of; None if it is the environment's."""
+    block = as_dict(json.loads(scope or "null")).get("block")
+    return None if block is None else str(block)
 
 
 def is_other_scope(adapter: Asker, ledger_id: str, then: str | None) -> bool:
@@ -106,7 +116,11 @@ def describe_change(adapter: Asker, ledger_id: str, then: str | None) -> str:
         return changed
     changes = _changes(adapter, ledger_id, old)
     if not changes:
-        return f"it was sent under another API key: set {adapter.key_variables[0]} of that account"
+        key, block = adapter.key_variables[0], adapter.credentials.block
+        to_set = f"{key} of that account"
+        if block is not None:
+            to_set = f"{adapter.credentials.word(key)} to the key of that account"
+        return f"it was sent under another API key: set {to_set}"
     return f"it was sent under other settings: {'; '.join(changes)}; set them as they were"
 
 
@@ -114,9 +128,9 @@ def _changes(adapter: Asker, ledger_id: str, old: dict[str, Any]) -> list[str]:
     """Return how a scope differs from the present one, as texts; of one that is unknown nothing."""
     if not old:
         return []
-    now = json.loads(scope_of(adapter, ledger_id))
+    now, word = json.loads(scope_of(adapter, ledger_id)), adapter.credentials.word
     changes = [
-        f"{name} was {_shown(value)} and is {_shown(now['variables'].get(name))}"
+        f"{word(name)} was {_shown(value)} and is {_shown(now['variables'].get(name))}"
         for name, value in as_dict(old.get("variables")).items()
         if value != now["variables"].get(name)
     ]
@@ -182,7 +196,7 @@ def _shown(value: object) -> str:
 def _selected(adapter: Asker) -> Iterator[tuple[str, str]]:
     """Yield the settings, besides key and address, that select an account; unset ones count not."""
     for name in adapter.scope_variables:
-        if value := os.environ.get(name):
+        if value := adapter.credentials.get(name):
             yield name, value
     yield from _headers(adapter)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchata_tasks.providers.accounts import account_name
 from batchata_tasks.providers.checks import Checks
+from batchata_tasks.providers.credentials import ENVIRONMENT
 from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from batchata_tasks.providers.credentials import Credentials
     from batchata_tasks.providers.emulated import Answering
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.outcome import Outcome
@@ -112,8 +113,9 @@ def texts_as_given(body: Callable[[Any, Request], dict[str, Any]]) -> Any:
 class Adapter(Checks, ABC):
     """One provider's batch API, call by call: what an adapter has to implement.
 
-    Its constructor takes no arguments: the key is in the environment. Reads are retried; creates go
-    out once. Every error of the wire becomes one of TransientError, TerminalError, CredentialsError
+    Its constructor takes no arguments: the key is in the environment. If there are blocks of
+    credentials for the provider, it takes what one holds, too. Reads are retried; creates go out
+    once. Every error of the wire becomes one of TransientError, TerminalError, CredentialsError
     or, for creates alone, UnclearError.
     """
 
@@ -144,11 +146,12 @@ class Adapter(Checks, ABC):
     lists_tokens: ClassVar[bool] = False
     # who answers at the address: an emulator, say; without it, nobody asks
     answering: Answering | None = None
+    credentials: Credentials = ENVIRONMENT  # where key, address and scope come from
 
     @property
     def secret(self) -> str:
         """The API key in use; only for deriving `account`."""
-        return next(filter(None, map(os.environ.get, self.key_variables)), "")
+        return next(filter(None, map(self.credentials.get, self.key_variables)), "")
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""API keys never leave the environment: they are checked here, and masked in texts."""
+"""API keys are checked here before anything is sent, and masked in all texts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import CredentialsError, SpecError
 from batchata_tasks.common.text import printable
+from batchata_tasks.providers.credentials import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
+
+    from batchata_tasks.providers.credentials import Credentials
 
 _HEADERS = ("ANTHROPIC_CUSTOM_HEADERS", "OPENAI_CUSTOM_HEADERS")
 _SECRET_CHARS = 12  # names of projects and the like are shorter mostly, and help
 _KEY_CHARS = 20  # keys of the providers have more than 50
 _KEYS = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"]
+_OF_BLOCKS = set[str]()  # the keys themselves
 
 
 _needs_key = ContextVar("needs_key", default=True)
@@ -34,9 +38,15 @@ def without_keys_set() -> Generator[None, None, None]:
         _needs_key.reset(token)
 
 
-def unset_key(keys: tuple[str, ...]) -> str | None:
-    """Return the variable that is to be set if none of a provider's keys is."""
-    return None if any(map(environ.get, keys)) else keys[0]
+def unset_key(keys: tuple[str, ...], credentials: Credentials = ENVIRONMENT) -> str | None:
+    """Return what is to be set if none of a provider's keys is, as people know it."""
+    return None if any(map(credentials.get, keys)) else credentials.word(keys[0])
+
+
+def mask_value(key: str | None) -> None:
+    """Mask a key that did not come from the environment, too."""
+    if key:
+        _OF_BLOCKS.add(key)
 
 
 def mask_too(variables: Iterable[str]) -> None:
@@ -44,28 +54,30 @@ def mask_too(variables: Iterable[str]) -> None:
     _KEYS.extend(name for name in variables if name not in _KEYS)
 
 
-def check_environment(keys: tuple[str, ...], address: str) -> None:
+def check_environment(
+    keys: tuple[str, ...], address: str, credentials: Credentials = ENVIRONMENT
+) -> None:
     """Refuse a missing key, keys that no header can carry and invalid addresses, unquoted.
 
     A library would refuse them later, quote the key, and leave a create in doubt.
 
     Raises:
-        InputError: naming the variable.
+        InputError: naming the variable, or the field of the block.
     """
-    if (unset := unset_key(keys)) is not None and _needs_key.get():
+    if (unset := unset_key(keys, credentials)) is not None and _needs_key.get():
         message = f"{unset} is not set; set it to the key of the account that is to pay."
         raise CredentialsError(message)
     for name in keys:
-        key = environ.get(name, "")
+        key, word = credentials.get(name) or "", credentials.word(name)
         if not key.isprintable() or not key.isascii() or key != key.strip():
             message = (
-                f"{name} holds a line end, a blank or a character that no key has; "
+                f"{word} holds a line end, a blank or a character that no key has; "
                 "set it to the key alone."
             )
             raise CredentialsError(message)
-    if (url := environ.get(address)) and not url.lower().startswith(("http://", "https://")):
+    if (url := credentials.get(address)) and not url.lower().startswith(("http://", "https://")):
         message = (
-            f"{address} must begin with http:// or https://; "
+            f"{credentials.word(address)} must begin with http:// or https://; "
             "set it to the whole address, or unset it."
         )
         raise SpecError(message)
@@ -98,7 +110,7 @@ def without_keys(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _keys() -> list[str]:
-    return [*filter(None, map(environ.get, _KEYS))]
+    return [*filter(None, map(environ.get, _KEYS)), *_OF_BLOCKS]
 
 
 def _header_values() -> list[str]:

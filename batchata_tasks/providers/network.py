@@ -22,10 +22,12 @@ import httpx2
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.text import printable
 from batchata_tasks.providers import pace, sizes
+from batchata_tasks.providers.credentials import ENVIRONMENT
 from batchata_tasks.providers.listing import is_official
 from batchata_tasks.providers.retry_after import leave_to_caller
 
 if TYPE_CHECKING:
+    from batchata_tasks.providers.credentials import Credentials
     from batchata_tasks.providers.emulated import Answering
 
 _ADDRESSES = {"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}
@@ -52,26 +54,32 @@ _PROXY_FORM = "write it as http://host:port, or unset it"
 
 # of a request: not empty once the API has answered another one of its client
 _REACHED = "batchata_reached"
+# of a request: what people set to its address
+_SETTING = "batchata_setting"
 
 Hook: TypeAlias = Callable[[httpx2.Request], None]
 
 
 def http_client(
-    kind: type[httpx2.Client], address: str, hook: Hook, answering: Answering
+    kind: type[httpx2.Client],
+    address: str,
+    hook: Hook,
+    answering: Answering,
+    credentials: Credentials = ENVIRONMENT,
 ) -> httpx2.Client:
     """Return an SDK's HTTP client, which calls `hook` with each request.
 
     It reads no drips and no answers without an end, and obeys no server that asks for long waits.
     `answering` is told who answers.
 
-    `address` names the variable with the API's address.
+    `address` names the variable with the API's address, among those of the `credentials`.
 
     Raises:
         SpecError: naming a variable that nothing can be reached with, and the remedy.
     """
-    url = os.environ.get(address)
+    url, setting = credentials.get(address), credentials.word(address)
     if url is not None:
-        _check_address(address, url)
+        _check_address(address, url, setting)
     _check_proxies()
     if not (url or "").lower().startswith("http://"):
         _check_certificates()
@@ -79,7 +87,7 @@ def http_client(
 
     def mark(request: httpx2.Request) -> None:
         timeouts = pace.timeouts(request.extensions.get("timeout", {}))
-        ours = {_REACHED: reached, "trace": pace.trace, "timeout": timeouts}
+        ours = {_REACHED: reached, _SETTING: setting, "trace": pace.trace, "timeout": timeouts}
         request.extensions = {**request.extensions, **ours}
         # what a cache on the way keeps is older than what was sent since
         request.headers.setdefault("cache-control", "no-cache")
@@ -101,21 +109,21 @@ def http_client(
         raise SpecError(message) from None  # the cause may quote a password
 
 
-def _check_address(variable: str, text: str) -> None:
-    """Refuse an address with which the API's paths cannot be right.
+def _check_address(variable: str, text: str, setting: str) -> None:
+    """Refuse an address with which the API's paths cannot be right; people set it by `setting`.
 
     An unknown server may have the API under any path, so that only what is certain is refused.
     """
     url = _split(text)
     if url is None:
-        message = f"{variable} is no address of a server; set it to a whole one, or unset it."
+        message = f"{setting} is no address of a server; set it to a whole one, or unset it."
         raise SpecError(message)
     path = url.path.rstrip("/")
     for added in _ADDED.get(variable, ()):
         if path.endswith(added):
             right = f"{_shown(url)}{path.removesuffix(added)}"
             message = (
-                f"{variable} ends in {added}, which is added to it by itself; set it to {right}."
+                f"{setting} ends in {added}, which is added to it by itself; set it to {right}."
             )
             raise SpecError(message)
     if (
@@ -123,7 +131,7 @@ def _check_address(variable: str, text: str) -> None:
         and is_official(text, "api.openai.com")
         and not path.endswith("/v1")
     ):
-        message = f"{variable} leads past OpenAI's API; set it to {_shown(url)}/v1, or unset it."
+        message = f"{setting} leads past OpenAI's API; set it to {_shown(url)}/v1, or unset it."
         raise SpecError(message)
 
 
@@ -159,9 +167,9 @@ def asked(error: httpx2.Response, provider: str, *, by_api: bool) -> str:
         return "" if by_api else _IN_BETWEEN
     if by_api and not url.path.endswith(_COLLECTIONS):
         return ""
-    variable = _ADDRESSES.get(provider, "the address")
+    setting = error.request.extensions.get(_SETTING) or _ADDRESSES.get(provider, "the address")
     place = f"{_shown(urlsplit(str(url)))}{url.path}"
-    return f" There is no such API at {place}: check {variable}{_usual_end(url.path, provider)}."
+    return f" There is no such API at {place}: check {setting}{_usual_end(url.path, provider)}."
 
 
 def _usual_end(path: str, provider: str) -> str:
@@ -187,9 +195,10 @@ def pointed_to(response: httpx2.Response, provider: str) -> str:
         place = printable(_shown(parts))[:_HOST_CHARS]
     except (ValueError, httpx2.InvalidURL):
         return ""
-    variable = _ADDRESSES.get(provider, "the address")
+    first = response.history[0].request if response.history else response.request
+    setting = first.extensions.get(_SETTING) or _ADDRESSES.get(provider, "the address")
     return (
-        f" The server {verb} to {place}: if the API is there, set {variable} to its address there."
+        f" The server {verb} to {place}: if the API is there, set {setting} to its address there."
     )
 
 

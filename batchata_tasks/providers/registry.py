@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.installed import entry_points_of
+from batchata_tasks.providers.blocks import credentials_of
 from batchata_tasks.providers.keys import mask_too
 from batchata_tasks.providers.model_names import batch_models, did_you_mean
 
@@ -159,6 +160,17 @@ def provider_type(name: str, endpoint: str = _CHAT) -> type[Adapter]:
         with collector_paused():  # an SDK has many classes
             adapter = getattr(import_module(f"batchata_tasks.providers.{module}"), class_name)
     return adapter
+
+
+def open_adapter(name: str, endpoint: str = _CHAT, block: str | None = None) -> Adapter:
+    """Return an adapter to an endpoint of a provider, with the credentials of a block if named.
+
+    Raises:
+        SpecError: there is no such provider or endpoint, no blocks for it, or an invalid setting.
+        CredentialsError: there is no key, or the block cannot be read.
+    """
+    kind: Any = provider_type(name, endpoint)
+    return kind() if block is None else kind(credentials_of(name, block))
 
 
 def is_built_in(name: str) -> bool:

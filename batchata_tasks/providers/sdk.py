@@ -207,7 +207,10 @@ def _refusal(error: Any, provider: str) -> BatchataError:
             return TerminalError(f"{text}{_MEND}", status)
         return TransientError(text, retry_after(error.response.headers), status)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        remedy = " The API key was refused: check the key in the environment."
+        remedy = (
+            " The API key was refused: check the key in the environment, or in the block that "
+            "`credentials` names."
+        )
         return CredentialsError(f"{text}{_MEND if is_of_money(error.body) else remedy}")
     is_account = is_of_account(error.body, status)
     return TerminalError(f"{text}{_MEND}" if is_account else text, status)

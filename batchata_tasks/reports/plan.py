@@ -200,7 +200,7 @@ def _look_at_dataset(
 
 def _unset_keys(ready: PreparedRun) -> list[str]:
     """Return what a run needs, though a plan does not: the keys that are not set."""
-    names = [unset_key(adapter.key_variables) for adapter in ready.adapters]
+    names = [unset_key(adapter.key_variables, adapter.credentials) for adapter in ready.adapters]
     return [f"{name} is not set: `run` needs it" for name in dict.fromkeys(names) if name]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -44,13 +45,23 @@ _NOT_BUILT: dict[str, Any] = {
     "file": None,
     "document_root": None,
     "enable_citations": False,
-    "credentials": None,
 }
+
+_BLOCK = r"^[a-z0-9-]{1,60}$"  # as Prefect names blocks; keys are longer, or have capitals
 
 # the keys as the README has them, which is how editors and Prefect's form show them
 ORDER = (
     *("spec_version", "name", "source", "where", "limit", "types", "csv", "on_null", "key"),
-    *("model", "provider", "endpoint", "system", "prompt", "prompt_file", "messages"),
+    *(
+        "model",
+        "provider",
+        "endpoint",
+        "credentials",
+        "system",
+        "prompt",
+        "prompt_file",
+        "messages",
+    ),
     *("response_model", "response_schema", "max_tokens", "params", "cache"),
     *(
         "output",
@@ -94,6 +105,14 @@ class EnrichmentSpec(RunSpec):
     provider: str | None = Field(None, description="Default: follows from the model.")
     endpoint: Literal["chat", "responses"] = Field(
         "chat", description="The provider's endpoint; `responses` is OpenAI's."
+    )
+    credentials: str | None = Field(
+        None,
+        description=(
+            "Name of the Prefect block (AnthropicCredentials or OpenAICredentials) with the API "
+            "key; default: the environment's."
+        ),
+        json_schema_extra={"pattern": _BLOCK},
     )
     system: str | None = Field(None, description="System prompt; a template.")
     prompt: str | None = Field(None, description="User prompt; a template.")
@@ -188,6 +207,17 @@ class EnrichmentSpec(RunSpec):
                 raise ValueError(str(error).removeprefix("provider: ")) from None
         return value
 
+    @field_validator("credentials")
+    @classmethod
+    def _a_block(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(_BLOCK, value):
+            message = (  # it may be a key, so that it is not quoted
+                "write the name of a block: at most 60 small letters, digits and dashes; a key "
+                "belongs into the block, never into a spec."
+            )
+            raise ValueError(message)
+        return value
+
     @field_validator("params", "response_schema")
     @classmethod
     def _plain_json(cls, value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
@@ -236,6 +266,11 @@ class EnrichmentSpec(RunSpec):
     def destinations(self) -> list[Destination]:
         """See RunSpec."""
         return [Destination(provider_name(self.model, self.provider), self.model, self.endpoint)]
+
+    @property
+    def block(self) -> str | None:
+        """See RunSpec."""
+        return self.credentials
 
     @property
     def default_pilot(self) -> Pilot | None:

@@ -160,6 +160,11 @@ class RunSpec(BaseModel, ABC):
         """The source of its requests, in words for people."""
 
     @property
+    def block(self) -> str | None:
+        """The block of credentials that its requests are sent with; None: the environment's."""
+        return None
+
+    @property
     def providers(self) -> str:
         """The names of the providers, for people."""
         return ", ".join(dict.fromkeys(to.provider for to in self.destinations()))

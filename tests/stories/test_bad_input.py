@@ -427,7 +427,7 @@ CASES = [
     Case("time-limit-of-nothing", ("`time_limit`", "90m"), {"time_limit": "0h"}),
     Case("no-retention", ("`retention`: 0d is no time", "raw_files: false"), {"retention": "0d"}),
     Case("retention", ("`retention`", "90m"), {"retention": "a month"}),
-    Case("credentials", ("`credentials`", IN_WORDS, "remove it"), {"credentials": "my-block"}),
+    Case("key-for-a-block", ("`credentials`", "name of a block"), {"credentials": "sk-Ab0"}),
     Case(
         "endpoint-of-another-provider",
         ("endpoint: ", "anthropic", "'responses'", "remove it"),

@@ -34,7 +34,7 @@ from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
-from batchata_tasks.providers import provider_type
+from batchata_tasks.providers import open_adapter, provider_type
 from batchata_tasks.spec.loading import load_spec
 from tests.support.paths import ROOT
 from tests.support.prefect_server import give_database
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.execution.run_ref import RunRef
+    from tests.support.block_store import BlockStore
 
 HALVES = (secrets.token_hex(16), secrets.token_hex(16))
 CANARY = "sk-canary/" + "+".join(HALVES)
@@ -392,6 +393,42 @@ def test_a_provider_that_repeats_the_key_is_not_quoted(
     assert code == (1 if status == 400 else 2), printed
     assert not gives_away(printed)
     assert files_that_give_away(project) == []
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_key_of_a_block_leaves_no_trace(
+    provider: str,
+    project: Path,
+    emulator: Emulator,
+    block_store: BlockStore,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is in no file, line, log or repr, nor is it quoted if a provider repeats it."""
+    caplog.set_level(logging.DEBUG)
+    use_key("some-key", monkeypatch)
+    block_store.save("research", CANARY)
+    with (project / f"{provider}.yaml").open("a") as spec:
+        spec.write("credentials: research\n")
+    message = f"Incorrect API key provided: {CANARY}. You can find yours in the console."
+    emulator.control.faults(kind="http_error", status=400, message=message, count=1)
+    code, printed = run("run", f"{provider}.yaml", "--direct")
+    assert (code, "***" in printed) == (1, True), printed
+    code, more = run("run", f"{provider}.yaml", "--direct")
+    assert code == 0, more
+    with closing(open_adapter(provider, block="research")) as adapter:
+        assert adapter.secret == CANARY
+        shown = [adapter, adapter.credentials, vars(adapter)]
+        assert not gives_away("".join(map(repr, shown)) + "".join(map(str, shown)))
+    assert not gives_away(printed + more + caplog.text)
+    assert files_that_give_away(project) == []
+
+
+def test_a_key_in_place_of_a_blocks_name_is_not_printed(project: Path) -> None:
+    """Who writes the key itself into the spec is told, without the key."""
+    code, printed = run("run", "openai.yaml", "--direct", "--set", f"credentials={CANARY}")
+    assert (code, "a key belongs into the block" in printed) == (2, True), printed
+    assert not gives_away(printed)
 
 
 QUOTES: dict[str, list[dict[str, Any]]] = {

@@ -12,7 +12,9 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
+from urllib.error import HTTPError
 
 from tests.support.commands import start
 from tests.support.waiting import PATIENCE, until
@@ -51,6 +53,17 @@ def give_database(database: Path, prefect_home: Path) -> None:
     """Let a server whose PREFECT_HOME this is begin with a copy of a database."""
     prefect_home.mkdir(exist_ok=True)
     shutil.copy(database, prefect_home)
+
+
+def _answered(request: urllib.request.Request) -> tuple[Any] | None:
+    """Return the answer to a request; None if the server's database is busy."""
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return (json.load(answer),)
+    except HTTPError as error:
+        if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        return None
 
 
 class Server:
@@ -107,8 +120,7 @@ class Server:
             json.dumps(body or {}).encode(),
             {"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
+        return until(lambda: _answered(request), every=0.5)[0]
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.url}/{path}", timeout=PATIENCE) as answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,8 +20,9 @@ def leave_in_doubt(
     fault: str = "drop_after",
     *,
     add: str | None = None,
+    **changes: Any,
 ) -> str:
-    """Leave a run dead with a create of unknown fate; return its chunk.
+    """Leave a run of a spec with `changes` dead, with a create of unknown fate; return its chunk.
 
     Of the faults, only `add` stays.
     """
@@ -34,7 +35,7 @@ def leave_in_doubt(
     with monkeypatch.context() as hasty:
         hasty.setenv("BATCHATA_PATIENCE", "0")
         with pytest.raises(TransientError):
-            table.run()
+            table.run(**changes)
     control.clear_faults()
     if add is not None:
         control.faults(kind=add)

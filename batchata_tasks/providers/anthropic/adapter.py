@@ -23,9 +23,10 @@ from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
 from batchata_tasks.providers.checks import roles_alone
+from batchata_tasks.providers.credentials import ENVIRONMENT
 from batchata_tasks.providers.emulated import Answering
 from batchata_tasks.providers.gate import GatedFile, gated, watch
-from batchata_tasks.providers.keys import check_environment
+from batchata_tasks.providers.keys import NO_KEY, check_environment
 from batchata_tasks.providers.listing import (
     around_of,
     is_official,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from batchata_tasks.providers.credentials import Credentials
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.document import Document
@@ -60,9 +62,24 @@ _ERRORS = sdk.Errors(
     anthropic.AnthropicError,
 )
 _PATH = "/v1/messages/batches"
+_ADDRESS = "ANTHROPIC_BASE_URL"
 _PAGE = 100
 # for an hour: a batch takes longer than the default of five minutes
 _CACHE_MARK = {"type": "ephemeral", "ttl": "1h"}
+
+
+def _chosen_key(credentials: Credentials) -> str | None:
+    """Return the key for the SDK; None if it is to read the environment by itself."""
+    if credentials.block is None:
+        return None
+    return credentials.get("ANTHROPIC_API_KEY") or NO_KEY
+
+
+def _chosen_address(credentials: Credentials) -> str | None:
+    """Return the address for the SDK; None if it is to read the environment by itself."""
+    if credentials.block is None:
+        return None
+    return credentials.get(_ADDRESS) or "https://api.anthropic.com"
 
 
 class AnthropicAdapter(Adapter):
@@ -98,13 +115,18 @@ class AnthropicAdapter(Adapter):
     caches_unasked = False
     schema_path = ("output_config", "format", "schema")
 
-    def __init__(self) -> None:
-        check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
+    def __init__(self, credentials: Credentials = ENVIRONMENT) -> None:
+        self.credentials = credentials
+        check_environment(self.key_variables, _ADDRESS, credentials)
         self.answering = self._who = Answering()
         client = anthropic.DefaultHttpxClient
-        self._http = http_client(client, "ANTHROPIC_BASE_URL", watch, self._who)
+        self._http = http_client(client, _ADDRESS, watch, self._who, credentials)
         self._client = anthropic.Anthropic(
-            max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=self._http
+            api_key=_chosen_key(credentials),
+            base_url=_chosen_address(credentials),
+            max_retries=sdk.READ_RETRIES,
+            timeout=sdk.READ_TIMEOUT,
+            http_client=self._http,
         )
         self._first_ids = dict[str, str | None]()  # by batch; results do not change
         self._official = is_official(self.base_url, "api.anthropic.com")

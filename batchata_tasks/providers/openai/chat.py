@@ -6,7 +6,6 @@ Facts of the wire: https://platform.openai.com/docs/guides/batch and the SDK's o
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -19,6 +18,7 @@ from openai.types.shared import ChatModel, ResponsesModel
 from batchata_tasks.common.errors import SpecError, TerminalError, TransientError
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
+from batchata_tasks.providers.credentials import ENVIRONMENT
 from batchata_tasks.providers.emulated import Answering
 from batchata_tasks.providers.gate import gated, watch
 from batchata_tasks.providers.keys import NO_KEY, check_environment
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from batchata_tasks.providers.credentials import Credentials
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.document import Document
@@ -65,6 +66,7 @@ _ERRORS = sdk.Errors(
     openai.OpenAIError,
 )
 _PATH = "/batches"
+_ADDRESS = "OPENAI_BASE_URL"
 # a create goes out once: neither a retry nor a redirect may repeat it
 _ONCE: Any = {
     "max_retries": 0,
@@ -97,6 +99,13 @@ def framing_of(endpoint: Endpoint) -> Framing:
         before_body=f'","method":"POST","url":"{endpoint}","body":'.encode(),
         after_body=b"}\n",
     )
+
+
+def _chosen_address(credentials: Credentials) -> str | None:
+    """Return the address for the SDK; None if it is to read the environment by itself."""
+    if credentials.block is None:
+        return None
+    return credentials.get(_ADDRESS) or "https://api.openai.com/v1"
 
 
 class OpenAIAdapter(Adapter):
@@ -146,17 +155,22 @@ class OpenAIAdapter(Adapter):
         }
     )
 
-    def __init__(self) -> None:
-        check_environment(self.key_variables, "OPENAI_BASE_URL")
+    def __init__(self, credentials: Credentials = ENVIRONMENT) -> None:
+        self.credentials = credentials
+        check_environment(self.key_variables, _ADDRESS, credentials)
         self.answering = self._who = Answering()
         client = openai.DefaultHttpxClient
-        self._http = http_client(client, "OPENAI_BASE_URL", watch, self._who)
+        self._http = http_client(client, _ADDRESS, watch, self._who, credentials)
         self._client = openai.OpenAI(
-            api_key=os.environ.get("OPENAI_API_KEY") or NO_KEY,
+            api_key=credentials.get("OPENAI_API_KEY") or NO_KEY,
+            base_url=_chosen_address(credentials),
             max_retries=sdk.READ_RETRIES,
             timeout=sdk.READ_TIMEOUT,
             http_client=self._http,
         )
+        if credentials.block is not None:  # for None the SDK reads the environment
+            self._client.organization = credentials.get("OPENAI_ORG_ID")
+            self._client.project = credentials.get("OPENAI_PROJECT_ID")
         self._official = is_official(self.base_url, "api.openai.com")
         self.lists_all = self.is_exact = self._official
         if self.cap_param in CAPS:

@@ -251,7 +251,7 @@ def test_a_run_that_cannot_be_seen_waits_in_its_own_process(
         if lacks == "key":
             monkeypatch.delenv(key)
         elif lacks == "account":
-            monkeypatch.setenv(key, "another-teams-key")
+            monkeypatch.setenv(key, "acct:another-team:key")
         elif lacks == "folder":
             waiting.others = [run_id]
             Path(spec.output).rename(Path(spec.output).with_name("elsewhere"))

@@ -53,6 +53,7 @@ DEFAULTS = {
     "on_null": "error",
     "provider": None,
     "endpoint": "chat",
+    "credentials": None,
     "system": None,
     "prompt_file": None,
     "messages": None,
@@ -178,6 +179,9 @@ def test_values_at_their_bounds_are_taken(key: str, value: object) -> None:
         ("types", ["a"]),
         ("provider", "azure"),
         ("endpoint", "batch"),
+        ("credentials", "sk-ant-api03-Ab"),
+        ("credentials", "a" * 61),
+        ("credentials", ""),
         ("on_missing", "drop"),
         ("max_missing_share", 1.1),
         ("max_missing_share", True),
@@ -228,7 +232,6 @@ NOT_BUILT = {
     "file": "{{ path }}",
     "document_root": "docs",
     "enable_citations": True,
-    "credentials": "block",
 }
 
 
