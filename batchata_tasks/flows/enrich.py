@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ from batchata_tasks.common.commands import naming
 from batchata_tasks.common.errors import AlreadyRunningError, InputError, LeaseError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.execution.held_dataset import CancelledRunError
 from batchata_tasks.flows.artifacts import left_if_possible, markdown, slug
 from batchata_tasks.flows.failed_rows import leave_failed_rows
+from batchata_tasks.flows.log import leave_out_finished_steps
 from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.progress import shown_progress
 from batchata_tasks.flows.refused import failed, path_of, refused
@@ -36,7 +37,7 @@ from batchata_tasks.planning.prepare import PreparedRun, prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress, listener
 from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
-from batchata_tasks.spec.loading import overridden
+from batchata_tasks.spec.loading import load_spec, overridden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -70,6 +71,9 @@ def _flow_run_name() -> str:
     parameters: dict[str, Any] = flow_run.parameters or {}
     spec = parameters.get("spec")
     named = as_dict(spec).get("name") or getattr(spec, "name", None)
+    if isinstance(spec, str):
+        with suppress(InputError):  # the run itself tells what is wrong
+            named = load_spec(spec).name
     return f"enrich {named or spec}"
 
 
@@ -94,6 +98,7 @@ def enrich(
         wait: how the run waits for its batches: suspended, so that no worker's slot is taken (a run
             of a deployment, if scheduled passes of `watch` look at its ledger), or in its process.
     """
+    leave_out_finished_steps()
     options = Options(refresh_mark(refresh), retry_failed, take_over)
     progress = listener() or _logged(path_of(spec))
     name = f"flow run {flow_run.id}"
@@ -218,10 +223,13 @@ def leave_receipt(
 
     `key` are the columns of the dataset's key; `spec` is the path of its spec, if that is known.
     """
+    name = slug(f"receipt-{receipt.name}")
+    text = f"{receipt.result_in_words}: {summary(receipt)}; cost: {receipt.cost_in_words}"
+    get_run_logger().info("receipt: %s (see the artifact %s)", printable(text), name)
     with left_if_possible("the receipt"):
         create_markdown_artifact(
             markdown=markdown(receipt.name, receipt.lines(), spec),
-            key=slug(f"receipt-{receipt.name}"),
+            key=name,
             description="What the run did and cost.",
         )
     with left_if_possible("the table of failed rows"):
@@ -266,6 +274,8 @@ def summary(receipt: Receipt) -> str:
         text = f"{pluralize(receipt.held_rows, 'row')} held"
     if receipt.accepted_twice:
         text += f"{text and '; '}the provider accepted a batch twice"
-    if receipt.continued:
-        return f"{text or 'nothing to send'}; an unfinished run was carried on"
-    return text or "nothing to send"
+    text = text or "nothing to send"
+    if exhausted := receipt.plan["exhausted"]:
+        again = pluralize(exhausted, "row is", "rows are")
+        text += f"; {again} not sent again, having failed for good or used up all attempts"
+    return f"{text}; an unfinished run was carried on" if receipt.continued else text

@@ -74,6 +74,7 @@ def suspending(
         try:
             return work(LettingGo(LOOKS_FOR, let_go))
         except SuspendedRunError as error:
+            progress.note(f"{error}: this run is suspended until `watch` resumes it.")
             _suspend(error, run)
             let_go |= {error.run_id}
             reason = "the server refuses to suspend this run"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.execution.changes import agree_on_changes
 from batchata_tasks.execution.checked import code_changed, note_checked
@@ -24,7 +25,7 @@ from batchata_tasks.execution.missing import finish_deletion
 from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.execution.renaming import finish_renaming, restore_renames
 from batchata_tasks.execution.twice import look_back, recount
-from batchata_tasks.ledger import UNFINISHED, ChunkState, RunEnd
+from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.finish import finish, stop
 from batchata_tasks.pipeline.merge import merge_small_files
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
@@ -220,6 +221,19 @@ def _land_unfinished_run(
         old.folder.drop_run_folder(old.run_id)
 
 
+def _stand(context: RunContext) -> str:
+    """Return in words how far an earlier start of the run came."""
+    chunks = context.ledger.chunks(context.run_id)
+    batches = [chunk for chunk in chunks if chunk.kind == ChunkKind.BATCH]
+    counts = {
+        "landed": sum(chunk.state == ChunkState.LANDED for chunk in batches),
+        "sent before": sum(chunk.state in UNFINISHED for chunk in batches),
+        "not sent yet": sum(chunk.state == ChunkState.PLANNED for chunk in batches),
+    }
+    parts = [f"{pluralize(number, 'batch')} {what}" for what, number in counts.items() if number]
+    return ", ".join(parts) or "nothing is left to send"
+
+
 @contextmanager
 def _followed(held: OwnDataset) -> Generator[LiveRun, None, None]:
     """Let people look at the run and stop it, also while it waits for what earlier ones left."""
@@ -233,4 +247,7 @@ def _followed(held: OwnDataset) -> Generator[LiveRun, None, None]:
 
 def _report_plan(context: RunContext) -> None:
     plan = context.plan()
+    if context.continued:
+        context.log(f"going on with {pluralize(plan.requests, 'request')}: {_stand(context)}.")
+        return
     context.held.progress.planned(plan.requests, plan.batches, plan.up_to_date)

@@ -237,13 +237,19 @@ class Receipt:
                 text += f"; cost {dollars(-saved)} more than no caching"
         return [("Cache", text)]
 
-    def _cost(self) -> str:
+    @property
+    def cost_in_words(self) -> str:
+        """What the run spent, against its own limit."""
         if self.cost_usd is None:
             return f"unknown: no batch price is known for {self.model}"
         spent = _read(self.cost_usd)
         if self.cost_limit_usd is not None:
             spent += f" of the limit of {_read(self.cost_limit_usd)}"
-        if not self.plan["requests"]:
+        return spent
+
+    def _cost(self) -> str:
+        spent = self.cost_in_words
+        if self.cost_usd is None or not self.plan["requests"]:
             return spent
         bound = f"upper bound of all planned rows {_read(self.upper_bound_usd)}"
         return f"{spent} ({bound}; prices: {self.price_source})"

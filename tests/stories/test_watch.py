@@ -19,6 +19,7 @@ from tests.support.jobs import sent
 from tests.support.prefect_server import Server
 from tests.support.table import open_batches
 from tests.support.team import Team
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,15 @@ def dying(*args, **options):
 setattr(module, {name!r}, dying)
 runpy.run_module("prefect.engine", run_name="__main__")
 """
+PREFECTS = (  # what Prefect itself logs of a run
+    "Running 1 deployment pull step",
+    "Executing deployment step",
+    "Deployment step",
+    "All deployment steps",
+    "Beginning flow run",
+    "Finished in state Suspended(",
+    "Finished in state Completed('400 succeeded')",
+)
 PROPOSE = ("batchata_tasks.flows.suspension", "propose_state_sync")
 
 
@@ -174,6 +184,37 @@ def shown(team: Team, run: dict[str, Any]) -> dict[str, Any]:
     found = team.server.ask("artifacts/filter", wanted)
     assert len(found) == len(keys)
     return {one["type"]: one for one in found}
+
+
+def test_a_log_tells_the_story_in_order(team: Team, emulator: Emulator) -> None:
+    """From the plan to the receipt, across two processes, and no line without news.
+
+    The flow run is named as its spec, though its parameter is a path.
+    """
+    with open_batches(emulator):
+        run = executed(team, begun(team, **WHOLE))
+    assert run["name"] == f"enrich {team.name}"
+    assert watched(team)["resumed"] == [run["id"]]
+    executed(team, run["id"])
+    lines = until(lambda: told(team, run, "receipt: "), every=0.3)
+    ours = [line for line in lines if not line.startswith(PREFECTS)]
+    assert [line for line in ours if "about to send" not in line and "planning" not in line] == [
+        "planned: 400 requests in 1 batch, 0 rows up to date",
+        "batch 1 (400 rows): sending",
+        "batch 1 (400 rows): at the provider",
+        "waiting for 1 of 1 batch: this run is suspended until `watch` resumes it.",
+        "going on with 400 requests: 1 batch sent before.",
+        "batch 1 (400 rows): at the provider",
+        "batch 1 (400 rows): landing",
+        "batch 1 (400 rows): landed",
+        next(line for line in ours if line.startswith("receipt: succeeded: 400 succeeded; cost: ")),
+    ]
+
+
+def told(team: Team, run: dict[str, Any], last: str) -> list[str]:
+    """Return the lines of a run's log once one of them begins with `last`."""
+    lines = team.log(run).splitlines()
+    return lines if any(line.startswith(last) for line in lines) else []
 
 
 def test_an_overlapping_run_ends_and_names_the_one_that_waits(

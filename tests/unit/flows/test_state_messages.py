@@ -46,6 +46,16 @@ def test_a_budget_is_named(table: Table, small: float) -> None:
     assert text.endswith(f" rows not sent within the budget team ({limit} this month)")
 
 
+def test_rows_that_failed_for_good_are_told(emulator: Emulator, tmp_path: Path) -> None:
+    """A run that sends nothing says why some rows count as failed all the same."""
+    table = Table(tmp_path, emulator, "openai", rows=2)
+    emulator.control.faults(kind="request_refusal", contains="row 1")
+    table.run()
+    assert summary(table.run()) == (
+        "nothing to send; 1 row is not sent again, having failed for good or used up all attempts"
+    )
+
+
 def test_what_needs_no_limit(emulator: Emulator, tmp_path: Path) -> None:
     """Without a limit the outcomes are all there is to say; without rows, that."""
     table = Table(tmp_path, emulator, "openai", rows=2)
