@@ -39,14 +39,18 @@ def refuse_taken(name: str, origin: str) -> dict[str, Any]:
     try:
         _refuse_taken(name, origin)
     except HTTPError as error:
-        url = _USER.sub("", str(get_current_settings().api.url))
-        message = (
-            f"PREFECT_API_URL: Prefect's server at {printable(url)} cannot be asked "
-            f"({type(error).__name__}): nothing was deployed. Start it (`prefect server start`), "
-            "or set the address of the one that runs."
-        )
-        raise SystemExit(message) from None
+        raise SystemExit(unreachable(error, "nothing was deployed")) from None
     return {}
+
+
+def unreachable(error: HTTPError, outcome: str) -> str:
+    """Say that Prefect's server did not answer as it must, and what came of that."""
+    url = _USER.sub("", str(get_current_settings().api.url))
+    return (
+        f"PREFECT_API_URL: Prefect's server at {printable(url)} cannot be asked "
+        f"({type(error).__name__}): {outcome}. Start it (`prefect server start`), "
+        "or set the address of the one that runs."
+    )
 
 
 def _refuse_taken(name: str, origin: str) -> None:

@@ -1,4 +1,4 @@
-"""The flow runs that wait for runs of a ledger: found, resumed, started again if they were lost.
+"""The flow runs that wait for runs of a ledger: found, resumed, started again if they are lost.
 
 The pause key of a suspended flow run names the run of the ledger that it waits for, so whoever sees
 the flow run knows that.
@@ -28,27 +28,25 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import FlowPauseTimeout, NotPausedError, ObjectNotFound
 from prefect.flow_runs import resume_flow_run
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
+from prefect.states import Cancelled
 
 from batchata_tasks.common.errors import TransientError
+from batchata_tasks.flows.lost import SETTLED, age, end_lost_passes, take_up_lost, taken_up
+from batchata_tasks.flows.names import ENRICH
 from batchata_tasks.flows.progress import ProgressArtifacts
 from batchata_tasks.flows.watch_sign import leave_sign
 from batchata_tasks.operations.watch import Fate, Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 
-    from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.objects import FlowRun
 
     from batchata_tasks.progress.snapshot import Snapshot
 
 _PAGE = 200  # the most that a server returns at once, unless it is told otherwise
 _MOST = 1000  # flow runs of a kind that are read
-_ENRICH = "enrich"
-_SETTLED = 60.0  # seconds for which a state must have been there: a run that starts takes a while
 _STARTS = 600.0  # seconds in which a run that is started takes its dataset
-_MOST_STARTS = 3  # as in the automations that start crashed runs again
 _KEY = "batchata"
 _UNDER_WAY = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
@@ -153,25 +151,39 @@ class PrefectFlowRuns:
         with _answering():
             ProgressArtifacts(UUID(flow_run_id), name).show(snapshot)
 
+    def take_up_lost(self, at_work: Collection[str]) -> list[str]:
+        """See FlowRuns."""
+        run = this_flow_run()
+        with _answering(), get_client(sync_client=True) as client:
+            return take_up_lost(client, at_work, None if run is None else run.work_pool_name)
 
-def skip_late_ones() -> None:
-    """Cancel the runs of this flow run's deployment that are late, as it is: it does their work.
 
-    A worker that was busy, or away, for an hour would do sixty passes in a row.
+def make_room() -> None:
+    """See to it that passes of `watch` do not get in each other's way.
+
+    Late ones of this flow run's deployment are cancelled if this one is late, too: a worker that
+    was busy, or away, for an hour would do sixty in a row. Those that were lost are ended.
     """
-    context = FlowRunContext.get()
-    run = None if context is None else context.flow_run
-    if run is None or run.deployment_id is None or run.expected_start_time is None:
+    run = this_flow_run()
+    if run is None or run.deployment_id is None:
         return
-    if (datetime.now(UTC) - run.expected_start_time).total_seconds() < _SETTLED:
-        return
-    late = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
-        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
-    )
     with _answering(), get_client(sync_client=True) as client:
+        end_lost_passes(client, run.deployment_id)
+        due = run.expected_start_time
+        if due is None or (datetime.now(UTC) - due).total_seconds() < SETTLED:
+            return
+        late = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
+            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
+        )
         for other in client.read_flow_runs(flow_run_filter=late, limit=_PAGE):
             client.set_flow_run_state(other.id, Cancelled(message=f"{run.id} does its work."))
+
+
+def this_flow_run() -> FlowRun | None:
+    """Return the flow run that this process does; None outside of one."""
+    context = FlowRunContext.get()
+    return None if context is None else context.flow_run
 
 
 def _flow_run_of(work: str) -> UUID | None:
@@ -182,41 +194,12 @@ def _flow_run_of(work: str) -> UUID | None:
         return None
 
 
-def taken_up(client: SyncPrefectClient, run: FlowRun) -> Fate:
-    """Have a flow run started again that is lost, if a worker can do that; return its fate."""
-    state = run.state
-    if state is None or run.work_pool_name is None:
-        return Fate.LEFT
-    if state.is_cancelled():
-        return Fate.CANCELLED
-    if state.is_cancelling():
-        message = "Its process was lost while it was being cancelled."
-        client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
-        return Fate.CANCELLED
-    if not (state.is_running() or state.is_crashed()) or _age(state) < _SETTLED:
-        return Fate.LEFT
-    if run.run_count > _MOST_STARTS:
-        message = f"It was lost {run.run_count} times, and is not started again: see its logs."
-        client.set_flow_run_state(run.id, Failed(message=message), force=True)
-        return Fate.LEFT
-    if state.is_running():
-        client.set_flow_run_state(run.id, Crashed(message="Its process was lost."), force=True)
-    message = "Its process was lost; it is started again and carries on."
-    client.set_flow_run_state(run.id, AwaitingRetry(message=message))
-    return Fate.STARTED
-
-
 def _is_silent(run: FlowRun) -> bool:
     """Whether a flow run that was started should long have taken its dataset, and is not held up.
 
     If it holds that, nobody asks.
     """
-    return run.state is not None and not run.state.is_scheduled() and _age(run.state) > _STARTS
-
-
-def _age(state: State[Any]) -> float:
-    """Return for how many seconds a state has been there."""
-    return (datetime.now(UTC) - state.timestamp).total_seconds()
+    return run.state is not None and not run.state.is_scheduled() and age(run.state) > _STARTS
 
 
 @contextmanager
@@ -235,7 +218,7 @@ def _answering() -> Generator[None, None, None]:
 def newest(*states: StateType) -> Iterator[FlowRun]:
     """Yield the runs of `enrich` that began, and are in one of the states, the newest first."""
     wanted: dict[str, Any] = {
-        "flow_filter": FlowFilter(name=FlowFilterName(any_=[_ENRICH])),
+        "flow_filter": FlowFilter(name=FlowFilterName(any_=[ENRICH])),
         "flow_run_filter": FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
             start_time=FlowRunFilterStartTime(is_null_=False),

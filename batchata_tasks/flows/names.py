@@ -1,10 +1,16 @@
-"""Names of flow runs: one that somebody gave is kept, one that Prefect drew is replaced."""
+"""Names of flows, and of flow runs: a given one is kept, one that Prefect drew is replaced."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
 from typing import Any
+
+ENRICH = "enrich"
+"""The name of the flow that fills a dataset."""
+
+WATCH = "watch"
+"""The name of the flow that resumes suspended flow runs."""
 
 
 def is_drawn(name: str) -> bool:

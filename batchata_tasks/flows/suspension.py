@@ -6,12 +6,15 @@ it is done from the top then: the ledger knows what was sent.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, Pause, TerminationSignal
+from prefect.runtime import flow_run
 from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 
@@ -22,7 +25,7 @@ from batchata_tasks.flows.watch_sign import why_unwatched
 from batchata_tasks.ledger import opened_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from prefect.client.schemas.objects import FlowRun
 
@@ -66,9 +69,19 @@ def suspending(
         AwaitedElsewhereError: another flow run waits for the same already.
     """
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None or wait == "process":
+    if context is None or context.flow_run is None:
         return work(LettingGo())
     run = context.flow_run
+    with _telling(cancelled):
+        if wait == "process":
+            return work(LettingGo())
+        return _suspending(work, run, ledger_url, progress)
+
+
+def _suspending(
+    work: Callable[[LettingGo], T], run: FlowRun, ledger_url: str, progress: Progress
+) -> T:
+    """See `suspending`."""
     let_go = frozenset(awaited.run_id for awaited in awaited_by(run))
     if (reason := _why_in_process(run, ledger_url, let_go)) is None:
         try:
@@ -78,19 +91,25 @@ def suspending(
             _suspend(error, run)
             let_go |= {error.run_id}
             reason = "the server refuses to suspend this run"
-        except TerminationSignal:
-            if _is_cancelled(run):
-                cancelled()
-            raise
     progress.note(f"waiting for batches in this process: {reason}.")
     return work(LettingGo(before=let_go))
 
 
-def _is_cancelled(run: FlowRun) -> bool:
-    """Whether a person cancelled a flow run, which may also be ended with its worker."""
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(run.id).state
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
+@contextmanager
+def _telling(cancelled: Callable[[], None]) -> Generator[None, None, None]:
+    """Call `cancelled` if this process is ended because a person cancelled what it does.
+
+    It may also be ended with its worker.
+    """
+    try:
+        yield
+    except TerminationSignal:
+        # a person cancels the flow run that others are part of
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run.root_flow_run_id)).state
+        if state is not None and (state.is_cancelling() or state.is_cancelled()):
+            cancelled()
+        raise
 
 
 def _why_in_process(run: FlowRun, ledger_url: str, let_go: frozenset[str]) -> str | None:

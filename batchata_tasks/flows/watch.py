@@ -6,19 +6,19 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
-from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 from prefect.states import Completed
 
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.flows.flow_runs import PrefectFlowRuns, skip_late_ones
+from batchata_tasks.flows.flow_runs import PrefectFlowRuns, make_room, this_flow_run
+from batchata_tasks.flows.names import WATCH
 from batchata_tasks.flows.refused import refused
 from batchata_tasks.operations import watch as watching
 from batchata_tasks.progress.listener import LineProgress
 
 
-@flow(name="watch", flow_run_name="watch", validate_parameters=True)
+@flow(name=WATCH, flow_run_name=WATCH, validate_parameters=True)
 def watch(minutes: float = watching.GATHERED / 60) -> State[dict[str, Any]]:
     """Look once at every open batch of the ledger, and do what there is to do.
 
@@ -29,9 +29,8 @@ def watch(minutes: float = watching.GATHERED / 60) -> State[dict[str, Any]]:
         minutes: for how long batches that ended wait for the others of their run.
     """
     progress = LineProgress(get_run_logger().info)
-    skip_late_ones()
-    context = FlowRunContext.get()
-    run = None if context is None else context.flow_run
+    make_room()
+    run = this_flow_run()
     flow_runs = PrefectFlowRuns(repeated=run is not None and run.auto_scheduled)
     try:
         report = watching.watch(Settings(), flow_runs, gathered=minutes * 60, progress=progress)

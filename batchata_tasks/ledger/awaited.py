@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_of
-from batchata_tasks.ledger.leases import work_of
+from batchata_tasks.ledger.leases import is_dead, work_of
 from batchata_tasks.ledger.store import Store, reads
 from batchata_tasks.ledger.values import Chunk, ChunkState, RunPhase, StopReason
 
@@ -35,8 +35,8 @@ _AWAITED = (
 _CANCELLED = select(t.runs.c.id, t.runs.c.dataset_id).where(
     t.runs.c.state != RunPhase.CLOSED, t.runs.c.stop == StopReason.CANCEL
 )
-_LOST = select(t.datasets.c.id, t.datasets.c.holder).where(
-    t.datasets.c.holder.is_not(None), t.datasets.c.lease_until < bindparam("before")
+_HELD = select(t.datasets.c.id, t.datasets.c.holder, t.datasets.c.lease_until).where(
+    t.datasets.c.holder.is_not(None)
 )
 
 
@@ -65,11 +65,13 @@ class OpenWork:
     - `batches` are those that open runs wait for, the oldest first.
     - `cancelled` are runs that a person cancelled and that have not ended, with their datasets.
     - `lost` names by dataset the work of processes that held it, and died or fell silent.
+    - `at_work` names the work of processes that hold a dataset.
     """
 
     batches: list[AwaitedBatch]
     cancelled: dict[str, str]
     lost: dict[str, str]
+    at_work: frozenset[str] = field(default_factory=frozenset[str])
 
 
 class Awaiting(Store):
@@ -77,14 +79,25 @@ class Awaiting(Store):
 
     @reads
     def open_work(self, connection: Connection, silent: float) -> OpenWork:
-        """Return what is open; a process is lost whose lease ran out `silent` seconds ago."""
+        """Return what is open.
+
+        A process is lost if it was one of this machine that has ended, or if its lease ran out
+        `silent` seconds ago.
+        """
         before = self.clock(connection) - int(silent * 1e6)
-        lost = connection.execute(_LOST, {"before": before})
-        works = {row.id: work_of(row.holder) for row in lost}
+        lost, at_work = dict[str, str](), set[str]()
+        for row in connection.execute(_HELD):
+            if (work := work_of(row.holder)) is None:
+                continue
+            if row.lease_until < before or is_dead(row.holder):
+                lost[row.id] = work
+            else:
+                at_work.add(work)
         return OpenWork(
             [_awaited(row) for row in connection.execute(_AWAITED)],
             {row.id: row.dataset_id for row in connection.execute(_CANCELLED)},
-            {dataset_id: work for dataset_id, work in works.items() if work is not None},
+            lost,
+            frozenset(at_work),
         )
 
 

@@ -80,7 +80,7 @@ class Leases(Store):
         row = connection.execute(_DATASET, {"dataset_id": dataset_id}).first()
         if row is None or row.holder is None:
             return False
-        return bool(row.lease_until > self.clock(connection)) and not _is_dead(row.holder)
+        return bool(row.lease_until > self.clock(connection)) and not is_dead(row.holder)
 
     @writes
     def acquire_lease(
@@ -94,7 +94,7 @@ class Leases(Store):
         holder = f"process {os.getpid()}{f' ({run})' if run else ''} on {_machine()}"
         row = self._locked_dataset(connection, dataset_id)
         now = self.clock(connection)
-        if row.holder is not None and row.lease_until > now and not _is_dead(row.holder):
+        if row.holder is not None and row.lease_until > now and not is_dead(row.holder):
             wait = (row.lease_until - now) / 1e6
             message = (
                 f"another run holds this dataset: {_for_people(row.holder)}; wait for it, "
@@ -188,7 +188,7 @@ def work_of(holder: str) -> str | None:
     return None if named is None else named[1]
 
 
-def _is_dead(holder: str) -> bool:
+def is_dead(holder: str) -> bool:
     """Whether the holder of a lease was a process of this machine that has ended."""
     words, _, machine = holder.removeprefix("process ").rpartition(" on ")
     process = words.partition(" ")[0]

@@ -28,11 +28,11 @@ from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.execution.held_dataset import OwnDataset
-    from batchata_tasks.ledger import Ledger
+    from batchata_tasks.ledger import Ledger, OpenWork
     from batchata_tasks.operations.watched import WatchedRun
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.progress.snapshot import Snapshot
@@ -91,6 +91,13 @@ class FlowRuns(Protocol):
         """Show how the run stands for which a flow run is suspended; `name` is its spec's."""
         ...
 
+    def take_up_lost(self, at_work: Collection[str]) -> list[str]:
+        """Have the flow runs started again that were lost while they held no dataset; name them.
+
+        `at_work` names the work of the processes that hold one.
+        """
+        ...
+
 
 class NoFlowRuns:
     """See FlowRuns: there is no server."""
@@ -117,6 +124,11 @@ class NoFlowRuns:
     def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
         """See FlowRuns."""
         del flow_run_id, name, snapshot
+
+    def take_up_lost(self, at_work: Collection[str]) -> list[str]:
+        """See FlowRuns."""
+        del at_work
+        return []
 
 
 @dataclass
@@ -195,8 +207,10 @@ class _Watching:
     def run(self, gathered: float) -> None:
         """Take up what was lost, look, then see to each run."""
         work = self.ledger.open_work(_SILENT)
-        for dataset_id, lost in work.lost.items():
-            self._take_up(dataset_id, lost)
+        try:
+            self._take_up(work)
+        except BatchataError as error:  # batches are looked at all the same
+            self._note(f"Lost flow runs are not taken up: {error}")
         looks = look_at([one for one in work.batches if one.ended_at is None], self.ledger.id)
         runs = watched_runs(self.ledger, self.settings, work, looks)
         self.report.batches, self.report.calls = len(work.batches), looks.calls
@@ -247,14 +261,20 @@ class _Watching:
         elif self._at(run, _land):
             self.report.landed.append(run.id)
 
-    def _take_up(self, dataset_id: str, work: str) -> None:
-        """Have the flow run of a lost process started again, or end what a person cancelled."""
-        fate = self.flow_runs.take_up(work)
-        if fate is Fate.STARTED:
-            self.report.taken_up.append(work)
-            self.progress.note(f"{work} was lost, and is started again.")
-        elif fate is Fate.CANCELLED and (run := self.ledger.open_run(dataset_id)) is not None:
-            self.ledger.request_stop(run.id, StopReason.CANCEL)
+    def _take_up(self, work: OpenWork) -> None:
+        """Have lost flow runs started again, and end what a person cancelled of them."""
+        for dataset_id, lost in work.lost.items():
+            fate = self.flow_runs.take_up(lost)
+            if fate is Fate.STARTED:
+                self._note_taken_up(lost)
+            elif fate is Fate.CANCELLED and (run := self.ledger.open_run(dataset_id)) is not None:
+                self.ledger.request_stop(run.id, StopReason.CANCEL)
+        for lost in self.flow_runs.take_up_lost(work.at_work):
+            self._note_taken_up(lost)
+
+    def _note_taken_up(self, work: str) -> None:
+        self.report.taken_up.append(work)
+        self.progress.note(f"{work} was lost, and is started again.")
 
     def _is_held(self, run_id: str) -> bool:
         """Whether a process is at work on the dataset of a run."""

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 FLOWS = ("enrich", "plan", "cancel", "reconcile")
+AUTOMATIONS = (
+    "crash-lost-runs",
+    "carry-on-crashed-runs",
+    "start-runs-lost-before-they-began",
+    "pause-at-the-cost-limit",
+)
 
 
 @pytest.fixture
@@ -82,11 +88,12 @@ def test_two_teams_deploy_what_was_written(
     for folder in (first, second):
         env = env_of(server, emulator, folder)
         server.command("--no-prompt", "deploy", "--all", cwd=folder, env=env)
-    server.command("automation", "create", "--from-file", "automations.yaml", cwd=first)
     assert batchata("init", "tickets.csv", "--name", "more", "--yes", cwd=first).returncode == 0
     words = ("--no-prompt", "deploy", "--all", "--prefect-file", "prefect.more.yaml")
     server.command(*words, cwd=first, env=env_of(server, emulator, first))
     assert len(server.ask("deployments/filter")) == 13
+    names = [one["name"] for one in server.ask("automations/filter")]
+    assert sorted(names) == sorted(AUTOMATIONS)  # each once, although three files were deployed
     for folder, name in ((first, "tickets"), (second, "second-tickets"), (first, "more")):
         for flow in FLOWS:
             deployed = server.get(f"deployments/name/{flow}/{name}")

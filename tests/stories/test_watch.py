@@ -69,6 +69,7 @@ def team(tmp_path: Path, server: Server, emulator: Emulator) -> Team:
     name = tmp_path.name.replace("_", "-")
     team = Team(tmp_path / "team", server, emulator, name)
     team.work_in(name)
+    team.without_automations()
     team.prefect("work-pool", "create", name, "--type", "process")
     team.prefect("--no-prompt", "deploy", "--all")
     watched_every_minute(team)

@@ -69,7 +69,9 @@ def _answered(request: urllib.request.Request) -> tuple[Any] | None:
 class Server:
     """A Prefect server of our own: its URL, the environment to reach it, and calls of its API."""
 
-    def __init__(self, home: Path, database: Path | None = None) -> None:
+    def __init__(
+        self, home: Path, database: Path | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.home = home
         if database is not None:
             give_database(database, home / ".prefect")
@@ -88,7 +90,11 @@ class Server:
             "HOME": str(home),
             "PREFECT_HOME": str(home / ".prefect"),
             "PREFECT_API_URL": self.url,
+            **(settings or {}),
         }
+        self.process = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
         command = [
             sys.executable,
             "-m",
@@ -100,8 +106,18 @@ class Server:
             "--port",
             str(self.port),
         ]
-        log = (home / "server.log").open("w")
-        self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
+        with (self.home / "server.log").open("a") as log:
+            return subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
+
+    def lose(self) -> None:
+        """Kill the server, as a machine that loses its power does."""
+        self.process.kill()
+        self.process.wait()
+
+    def start_again(self) -> None:
+        """Start the server once more, at the same address and with the same database."""
+        self.process = self._started()
+        self.wait()
 
     def wait(self) -> None:
         until(self._answers, every=0.3)
@@ -123,8 +139,8 @@ class Server:
         return until(lambda: _answered(request), every=0.5)[0]
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}/{path}", timeout=PATIENCE) as answer:
-            return json.load(answer)
+        request = urllib.request.Request(f"{self.url}/{path}")
+        return until(lambda: _answered(request), every=0.5)[0]
 
     def command(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
         """Run the command `prefect` against this server; return what it printed."""

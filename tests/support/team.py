@@ -84,6 +84,10 @@ class Team:
         """Use a work pool of its own, whose worker runs nobody else's runs."""
         self.change("prefect.yaml", r"(pool: &pool )local\b", rf"\g<1>{pool}")
 
+    def without_automations(self) -> None:
+        """Deploy no automations, so that nobody but `watch`, or the test, takes a lost run up."""
+        self.change("prefect.yaml", r".*flows\.automations\.register.*\n", "")
+
     def prefect(self, *words: str) -> str:
         """Run the command `prefect` in the copy; return what it printed."""
         return self.server.command(*words, cwd=self.folder, env=self.env)
@@ -107,6 +111,26 @@ class Team:
                 process.kill()
         self.process.wait()
         self.process = None
+
+    def lose_worker_alone(self) -> None:
+        """Kill the worker; what it runs goes on."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def engines(self, flow_run: str) -> list[psutil.Process]:
+        """Return the processes of the worker that do a flow run."""
+        found = list[psutil.Process]()
+        if self.process is None:
+            return found
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if process.environ().get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == (
+                    flow_run.replace("-", "")
+                ):
+                    found.append(process)
+        return found
 
     def deployment(self, flow: str) -> dict[str, Any]:
         """Return a deployment of the team's, as the server has it."""

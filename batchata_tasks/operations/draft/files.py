@@ -52,8 +52,10 @@ definitions:
   pool: &pool local
 
 # Stops if the server has deployments of this name that another project made, and replaces none.
+# Then registers the automations; those that are there are brought up to date.
 build:
   - batchata_tasks.flows.deploying.refuse_taken: {{name: *name, origin: *origin}}
+  - batchata_tasks.flows.automations.register: {{file: automations.yaml}}
 
 # The folder that runs work in: paths in the spec, and its response model, are looked up there.
 # This one, on a machine that workers share. Elsewhere a step that clones your repository.
@@ -102,11 +104,17 @@ deployments:
   - name: *pool
     description: Resume the runs whose batches ended, and land what no run is there for.
     entrypoint: batchata_tasks.flows.watch.watch
-    work_pool: {{name: *pool}}
+    work_pool:
+      name: *pool
+      job_variables:
+        env:
+          PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "30"
     schedules:
       - cron: "* * * * *"
         active: true
-    concurrency_limit: {{limit: 1, collision_strategy: CANCEL_NEW}}   # if some are late: just one
+    # Not one: a pass that is lost holds its slot until the next one notices. Passes do not disturb
+    # each other. After an hour without a worker, sixty are late: not all of them begin.
+    concurrency_limit: {{limit: 3, collision_strategy: CANCEL_NEW}}
     tags: [batchata, batchata-watch]
 """
 

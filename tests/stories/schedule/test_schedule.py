@@ -62,7 +62,6 @@ def test_a_lost_worker_does_not_stop_the_schedule(team: Team, cron: str, taken_u
     Nothing is sent twice, and people are notified. It is done by the next run of the schedule, or,
     if none is due for hours, by the run itself, which the automations start again.
     """
-    team.prefect("automation", "create", "--from-file", "deployments/automations.yaml")
     fate = lost_worker(team, "polling", cron)
     assert not fate.problems, fate
     assert fate.taken_up_by == taken_up_by

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import EmulatorProcess
 from tests.support.prefect_server import Server
-from tests.support.team import EVERY_MINUTE, NIGHTLY, ROOT, SPEC, Team
+from tests.support.team import EVERY_MINUTE, NIGHTLY, SPEC, Team
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -157,9 +157,6 @@ def main(arguments: Iterable[str] | None = None) -> int:
     home = folder / "prefect"
     home.mkdir()
     with Server(home) as server:
-        server.command(
-            "automation", "create", "--from-file", "deployments/automations.yaml", cwd=ROOT
-        )
         for found in _rounds(given, folder, server):
             bad += bool(found.problems)
             sys.stdout.write(f"{found}\n  {'; '.join(found.problems) or 'well'}\n")

@@ -224,9 +224,10 @@ def test_a_dead_process_holds_nothing(desk: Desk) -> None:
     desk.ledger.release_lease(desk.lease)
     code = (
         f"from batchata_tasks.ledger import Ledger; l = Ledger({desk.url!r}); "
-        f"l.acquire_lease({desk.dataset!r}, 3600)"
+        f"l.acquire_lease({desk.dataset!r}, 3600, 'flow run 7')"
     )
     assert python(code).returncode == 0
+    assert desk.ledger.open_work(30).lost == {desk.dataset: "flow run 7"}
     assert desk.ledger.acquire_lease(desk.dataset, LONG).fence == desk.lease.fence + 2
 
 
@@ -1075,7 +1076,9 @@ def test_lost_work_is_named_once_its_lease_ran_out(desk: Desk) -> None:
     assert desk.other.open_work(30).lost == {}
     desk.ledger.renew_lease(lease, -20)
     assert desk.other.open_work(30).lost == {}
+    assert desk.other.open_work(30).at_work == {"flow run 7 (of two)"}
     assert desk.other.open_work(10).lost == {desk.dataset: "flow run 7 (of two)"}
+    assert desk.other.open_work(10).at_work == frozenset()
     desk.ledger.release_lease(lease)
     desk.ledger.renew_lease(desk.ledger.acquire_lease(desk.dataset, 60), -20)
     assert desk.other.open_work(10).lost == {}  # its work has no name

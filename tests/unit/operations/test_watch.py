@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batchata_tasks.common.errors import TransientError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
 from batchata_tasks.ledger import RunPhase, StopReason, opened_ledger
@@ -20,7 +21,7 @@ from tests.support.jobs import sent
 from tests.support.table import Table, open_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.progress.snapshot import Snapshot
@@ -34,6 +35,7 @@ class Suspended:
     kind: str = "suspended"
     resumed: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
+    silent: list[str] = field(default_factory=list[str])
     fate: Fate = Fate.LEFT
     can_resume: bool = True
     others: list[str] = field(default_factory=list[str])  # runs that the ledger may not know
@@ -60,6 +62,10 @@ class Suspended:
     def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
         assert name == "table"
         self.shown.append((flow_run_id, snapshot))
+
+    def take_up_lost(self, at_work: Collection[str]) -> list[str]:
+        assert set(self.lost).isdisjoint(at_work)
+        return self.silent
 
 
 def let_go(spec: EnrichmentSpec) -> str:
@@ -316,3 +322,26 @@ def test_a_lost_process_is_taken_up(table: Table, fate: Fate) -> None:
         ledger.acquire_lease(dataset_id, 60, "flow run 8")
         passed(lost)
     assert lost.lost == ["flow run 7"]
+
+
+def test_a_lost_flow_run_without_a_dataset_is_taken_up(emulator: Emulator) -> None:
+    """It died before it held one, or after: the server alone can tell, and the report names it."""
+    assert emulator
+    lost = Suspended(silent=["flow run 9"])
+    assert passed(lost).taken_up == ["flow run 9"]
+
+
+def test_batches_are_seen_to_if_lost_flow_runs_cannot_be(table: Table) -> None:
+    """What the server refuses there is noted, and what ended lands all the same."""
+
+    class Refusing(Suspended):
+        def take_up_lost(self, at_work: Collection[str]) -> list[str]:
+            assert at_work == frozenset()
+            message = "the server is busy"
+            raise TransientError(message)
+
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec())
+    report = passed(Refusing(can_resume=False))
+    assert report.landed == [run_id]
+    assert report.notes == ["Lost flow runs are not taken up: the server is busy"]
