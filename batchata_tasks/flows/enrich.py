@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
-from prefect.events import emit_event
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
@@ -22,6 +21,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.execution.held_dataset import CancelledRunError
 from batchata_tasks.flows.artifacts import left_if_possible, markdown, slug
+from batchata_tasks.flows.events import send_events
 from batchata_tasks.flows.failed_rows import leave_failed_rows
 from batchata_tasks.flows.log import leave_out_finished_steps
 from batchata_tasks.flows.names import is_drawn
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.jobs import JobsSpec
 
-LIMIT_EVENT = "batchata.cost-limit-reached"
-CARRIED_ON_EVENT = "batchata.run-carried-on"
 _LOOK = 5.0  # seconds between two looks at a run that holds the dataset
 # what this process prepared before it started a flow run, whose parameters cannot carry an object,
 # and what it wants to be called once that has begun
@@ -234,23 +232,8 @@ def leave_receipt(
         )
     with left_if_possible("the table of failed rows"):
         leave_failed_rows(receipt, key, spec)
-    if receipt.result == RunResult.COST_LIMIT_REACHED:
-        _emit(LIMIT_EVENT, receipt)
-    if receipt.continued:
-        _emit(CARRIED_ON_EVENT, receipt)
+    send_events(receipt)
     return _state(receipt, spec)
-
-
-def _emit(event: str, receipt: Receipt) -> None:
-    """Send the server an event about the dataset, which automations can react to."""
-    resource = {
-        "prefect.resource.id": f"batchata.dataset.{receipt.name}",
-        "prefect.resource.name": receipt.name,
-        "batchata.dataset": receipt.dataset,
-    }
-    names = ("run_id", "cost_usd", "cost_limit_usd", "unsent_rows", "outcomes", "warnings")
-    facts = receipt.to_json()
-    emit_event(event, resource, payload={name: facts[name] for name in names})
 
 
 def _state(receipt: Receipt, spec: str | None) -> State[dict[str, Any]]:
