@@ -23,6 +23,7 @@ from batchata_tasks.execution.held_dataset import CancelledRunError
 from batchata_tasks.flows.artifacts import left_if_possible, markdown, slug
 from batchata_tasks.flows.events import send_events
 from batchata_tasks.flows.failed_rows import leave_failed_rows
+from batchata_tasks.flows.lineage import note_lineage
 from batchata_tasks.flows.log import leave_out_finished_steps
 from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.progress import shown_progress
@@ -134,6 +135,8 @@ def enrich(
             message=f"nothing was sent: {error.holder} is at work on this dataset",
             data=data,
         )
+    with left_if_possible("the lineage"):
+        note_lineage(receipt, wanted.source)
     return leave_receipt(receipt, wanted.key, path_of(spec))
 
 

@@ -80,18 +80,35 @@ def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
     assert json.loads(done.stdout)["outcomes"] == {"succeeded": 12}
     run = server.last_flow_run()
     assert (run["state_type"], run["name"]) == ("COMPLETED", "enrich table")
-    names = sorted(task["name"] for task in server.task_runs(run["id"], 9))
+    names = sorted(task["name"] for task in server.task_runs(run["id"], 10))
     steps = [
         f"{step} batch {n} (6 rows)"
         for step in ("chunk", "collect", "poll", "submit")
         for n in (1, 2)
     ]
-    assert names == sorted([*steps, "plan table"])
+    assert names == sorted([*steps, "plan table", "dataset table"])
     artifact = server.ask(
         "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-table"]}}}
     )[0]
     assert "12 succeeded" in artifact["data"]
     table.check_answers()
+    read, written = (assets(server, f"prefect.asset.{what}") for what in _LINEAGE)
+    assert written[f"file://{table.output / 'data'}"]["outcomes"] == {"succeeded": 12}
+    assert f"file://{table.spec().source}" in read
+
+
+_LINEAGE = ("referenced", "materialization.succeeded")
+
+
+def assets(server: Server, event: str) -> dict[str, Any]:
+    """Return the facts of an event about assets, by the key of the asset."""
+
+    def found() -> dict[str, Any]:
+        wanted = {"filter": {"event": {"name": [event]}}, "limit": 200}
+        events = server.ask("events/filter", wanted)["events"]
+        return {one["resource"]["prefect.resource.id"]: one["payload"] for one in events}
+
+    return until(found, every=0.3)
 
 
 def artifacts(server: Server, flow_run_id: str) -> dict[str, dict[str, Any]]:
@@ -382,13 +399,14 @@ if __name__ == "__main__":
     assert table.ledger()["requests_accepted"] == 12
     assert table.ledger()["accepted_twice"]["number"] == 0
     table.check_answers()
-    tasks = server.task_runs(server.last_flow_run()["id"], 13)
+    tasks = server.task_runs(server.last_flow_run()["id"], 14)
     assert {task["name"].partition(" ")[0] for task in tasks} == {
         "plan",
         "chunk",
         "submit",
         "poll",
         "collect",
+        "dataset",
     }
 
 
