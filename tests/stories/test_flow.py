@@ -104,7 +104,7 @@ def assets(server: Server, event: str) -> dict[str, Any]:
     """Return the facts of an event about assets, by the key of the asset."""
 
     def found() -> dict[str, Any]:
-        wanted = {"filter": {"event": {"name": [event]}}, "limit": 200}
+        wanted = {"filter": {"event": {"name": [event]}}, "limit": 50}
         events = server.ask("events/filter", wanted)["events"]
         return {one["resource"]["prefect.resource.id"]: one["payload"] for one in events}
 
