@@ -129,7 +129,7 @@ def test_two_teams_deploy_what_was_written(
         given = run("enrich/tickets", "--flow-run-name", "first try")
         drawn = run("enrich/second-tickets")
         planned = run("plan/tickets")
-    for done, name in ((given, "first try"), (drawn, "enrich second-tickets.yaml")):
+    for done, name in ((given, "first try"), (drawn, "enrich second-tickets")):
         assert (done["state_name"], done["name"]) == ("Completed", name), done["state"]
         assert "25 succeeded" in done["state"]["message"]
     assert planned["state_name"] == "Completed"
