@@ -6,10 +6,11 @@ it is done from the top then: the ledger knows what was sent.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
@@ -104,12 +105,17 @@ def _telling(cancelled: Callable[[], None]) -> Generator[None, None, None]:
     try:
         yield
     except TerminationSignal:
-        # a person cancels the flow run that others are part of
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(UUID(flow_run.root_flow_run_id)).state
-        if state is not None and (state.is_cancelling() or state.is_cancelled()):
-            cancelled()
+        with suppress(HTTPError):  # this process has to end, whether or not the server answers
+            if _is_cancelled(UUID(flow_run.root_flow_run_id)):
+                cancelled()
         raise
+
+
+def _is_cancelled(flow_run_id: UUID) -> bool:
+    """Whether a person cancelled a flow run: of several, the one that the others are part of."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run_id).state
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _why_in_process(run: FlowRun, ledger_url: str, let_go: frozenset[str]) -> str | None:

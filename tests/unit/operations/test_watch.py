@@ -240,7 +240,7 @@ def test_a_key_that_is_missing_stops_nobody(
     assert f"{table.provider} is not asked" in report.notes[0]
 
 
-@pytest.mark.parametrize("lacks", ["key", "account", "folder", "run"])
+@pytest.mark.parametrize("lacks", ["key", "account", "right key", "folder", "run"])
 def test_a_run_that_cannot_be_seen_waits_in_its_own_process(
     table: Table, monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
@@ -258,6 +258,8 @@ def test_a_run_that_cannot_be_seen_waits_in_its_own_process(
             monkeypatch.delenv(key)
         elif lacks == "account":
             monkeypatch.setenv(key, "acct:another-team:key")
+        elif lacks == "right key":
+            table.emulator.control.faults(kind="http_error", route="get", status=401, count=9)
         elif lacks == "folder":
             waiting.others = [run_id]
             Path(spec.output).rename(Path(spec.output).with_name("elsewhere"))
@@ -266,6 +268,31 @@ def test_a_run_that_cannot_be_seen_waits_in_its_own_process(
         passed(waiting)
     assert waiting.resumed == [f"flow run of {run_id}"]
     assert waiting.unseen == {run_id}
+
+
+@pytest.mark.parametrize("rows", [2, 9])
+def test_another_accounts_batches_do_not_hide_ones_own(
+    table: Table, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """A provider may refuse to show them (403); all others are looked at in the same pass.
+
+    Many of them cost a few calls a minute, and not one each.
+    """
+    key = f"{table.provider.upper()}_API_KEY"
+    with open_batches(table.emulator):
+        own = let_go(table.spec())
+        table.emulator.control.finish(table.ledger()["batches"][0]["id"])
+        with monkeypatch.context() as other:
+            other.setenv(key, "acct:another-team:key")
+            changes = {"name": "other", "output": f"{table.output}-other", "limit": rows}
+            let_go(table.spec(**changes, items_per_batch=1))
+        # the account's own batch is looked at first
+        table.emulator.control.faults(kind="http_error", route="get", status=403, nth=2, count=99)
+        waiting = Suspended()
+        report = passed(waiting)
+    assert f"flow run of {own}" in waiting.resumed
+    assert own not in (waiting.unseen or ())
+    assert report.calls <= 5
 
 
 def test_a_run_that_has_ended_is_no_longer_waited_for(table: Table) -> None:
