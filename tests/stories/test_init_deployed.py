@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -70,7 +70,11 @@ def worker(folder: Path, env: dict[str, str]) -> Iterator[None]:
         try:
             yield
         finally:
-            process.terminate()
+            # one that is starting a pass of `watch` at that moment may go on after the first signal
+            while process.poll() is None:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
 
 
 def test_two_teams_deploy_what_was_written(
