@@ -7,6 +7,7 @@ in it. Of a database that is the name of the variable which has its URL: nothing
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,9 @@ def asset_key(place: str) -> str:
     scheme, separator, rest = place.partition("://")
     scheme = _NO_SCHEME.sub("", scheme.lower())
     if not separator or not scheme:
-        scheme, rest = "file", str(Path(place).expanduser().absolute())
+        # unlike Path.expanduser, this leaves the home folder of nobody (`~x`) as it is
+        home = os.path.expanduser(place)  # noqa: PTH111 - see above
+        scheme, rest = "file", str(Path(home).absolute())
     elif scheme != "file":
         rest = _without_secrets(scheme, rest)
     key = f"{scheme}://{_BAD.sub('_', rest)}"

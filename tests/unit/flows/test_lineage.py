@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prefect.assets import Asset
 
@@ -50,6 +50,7 @@ def test_a_path_is_told_in_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     )
 
 
+@example("~0")  # the home folder of nobody
 @given(st.text(max_size=700))
 def test_prefect_takes_every_key(place: str) -> None:
     """Whatever a path or URL is, its key is valid, and the same each time."""
