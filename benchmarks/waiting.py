@@ -32,7 +32,7 @@ from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.prefect_server import Server
-from tests.support.team import Team
+from tests.support.team import SPEC, Team
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,16 +147,7 @@ def _measured(team: Team, wait: str, runs: int, hours: float) -> Waited:
 
 def _started(team: Team, wait: str, number: int) -> str:
     overrides = {"output": f"data/out/{number}", "name": f"table-{number}", "pilot": False}
-    body = {
-        "parameters": {
-            "spec": "deployments/specs/package-topics.yaml",
-            "overrides": overrides,
-            "wait": wait,
-        },
-        "state": {"type": "SCHEDULED"},
-    }
-    deployed = team.deployment("enrich")["id"]
-    return team.server.ask(f"deployments/{deployed}/create_flow_run", body)["id"]
+    return team.begin(spec=SPEC, overrides=overrides, wait=wait)
 
 
 def _states(team: Team, ids: list[str]) -> list[str]:

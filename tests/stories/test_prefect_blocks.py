@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from batchata_tasks.flows.watch_sign import leave_sign
-from batchata_tasks.ledger import opened_ledger
-from tests.support.commands import batchata, python, start
+from tests.support.commands import batchata, python
 from tests.support.jobs import sent
 from tests.support.paths import ROOT
 from tests.support.prefect_server import Server
@@ -131,11 +128,9 @@ def command(team: Team, *words: str, env: Mapping[str, str] | None = None) -> Pr
 
 def executed(team: Team, flow_run: str) -> dict[str, Any]:
     """Do a flow run as a worker does; return it as the server has it then."""
-    words = ("-m", "prefect", "flow-run", "execute", flow_run)
-    done = start(*words, cwd=team.folder, env=team.env).wait()
-    assert "Traceback" not in done.stderr, done.stderr
-    assert SECRET not in done.stdout + done.stderr
-    return team.server.get(f"flow_runs/{flow_run}")
+    run, said = team.execute(flow_run)
+    assert SECRET not in said
+    return run
 
 
 def test_the_types_are_registered_by_one_command(team: Team) -> None:
@@ -230,14 +225,8 @@ def test_a_deployments_run_keeps_to_its_account(team: Team, emulator: Emulator) 
     team.prefect("work-pool", "create", pool, "--type", "process")
     team.prefect("--no-prompt", "deploy", "--all")
     save(team, emulator, key_of("research"))
-    with (
-        opened_ledger(team.ledger.ledger_url) as ledger,
-        temporary_settings({PREFECT_API_URL: team.server.url}),
-    ):
-        leave_sign(ledger.id, ())  # as a scheduled pass of `watch` does
-    deployed = team.deployment("enrich")["id"]
-    body = {"parameters": {"spec": SPEC, "overrides": {"pilot": False}}}
-    run = team.server.ask(f"deployments/{deployed}/create_flow_run", body)["id"]
+    team.watch_every_minute()
+    run = team.begin(spec=SPEC, overrides={"pilot": False})
     with open_batches(emulator):
         assert executed(team, run)["state_name"] == "Suspended"
         save(team, emulator, key_of("research", 2))

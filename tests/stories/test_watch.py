@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from batchata_tasks.flows.watch_sign import leave_sign
-from batchata_tasks.ledger import opened_ledger
 from tests.support.commands import batchata, start
 from tests.support.jobs import sent
 from tests.support.prefect_server import Server
@@ -72,32 +69,13 @@ def team(tmp_path: Path, server: Server, emulator: Emulator) -> Team:
     team.without_automations()
     team.prefect("work-pool", "create", name, "--type", "process")
     team.prefect("--no-prompt", "deploy", "--all")
-    watched_every_minute(team)
+    team.watch_every_minute()
     return team
-
-
-def watched_every_minute(team: Team) -> None:
-    """Leave the sign of a scheduled pass of `watch`, of which none is due in these tests."""
-    with (
-        opened_ledger(team.ledger.ledger_url) as ledger,
-        temporary_settings({PREFECT_API_URL: team.server.url}),
-    ):
-        leave_sign(ledger.id, ())
-
-
-def begun(team: Team, **parameters: Any) -> str:
-    """Have a run of `enrich` scheduled; return its id."""
-    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    deployed = team.deployment("enrich")["id"]
-    return team.server.ask(f"deployments/{deployed}/create_flow_run", body)["id"]
 
 
 def executed(team: Team, flow_run: str) -> dict[str, Any]:
     """Do a flow run as a worker does; return it as the server has it then."""
-    words = ("-m", "prefect", "flow-run", "execute", flow_run)
-    done = start(*words, cwd=team.folder, env=team.env).wait()
-    assert "Traceback" not in done.stderr, done.stderr
-    return team.server.get(f"flow_runs/{flow_run}")
+    return team.execute(flow_run)[0]
 
 
 def killed(team: Team, flow_run: str, module: str, name: str, *, after: bool = False) -> None:
@@ -142,7 +120,7 @@ def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator:
     That is no run that carries on a dead one. A minute in which nothing ended resumes nothing.
     """
     with open_batches(emulator):
-        run = executed(team, begun(team))
+        run = executed(team, team.begin())
         assert (run["state_type"], run["state_name"]) == ("PAUSED", "Suspended")
         assert run["state"]["message"] == "waiting for 1 of 1 batch"
         assert watched(team)["resumed"] == []
@@ -164,7 +142,7 @@ def test_a_suspended_run_shows_how_its_batches_are(team: Team, emulator: Emulato
     """
     in_halves = {**WHOLE, "overrides": {"pilot": False, "items_per_batch": 200}}
     with open_batches(emulator):
-        run = executed(team, begun(team, **in_halves))
+        run = executed(team, team.begin(**in_halves))
         emulator.control.finish(emulator.control.ledger()["anthropic"]["batches"][0]["id"])
         before = shown(team, run)
         assert "| Batches | 2 running |" in before["markdown"]["data"]
@@ -193,7 +171,7 @@ def test_a_log_tells_the_story_in_order(team: Team, emulator: Emulator) -> None:
     The flow run is named as its spec, though its parameter is a path.
     """
     with open_batches(emulator):
-        run = executed(team, begun(team, **WHOLE))
+        run = executed(team, team.begin(**WHOLE))
     assert run["name"] == f"enrich {team.name}"
     assert watched(team)["resumed"] == [run["id"]]
     executed(team, run["id"])
@@ -223,8 +201,8 @@ def test_an_overlapping_run_ends_and_names_the_one_that_waits(
 ) -> None:
     """A run that is asked for the same as one that is suspended leaves the waiting to it."""
     with open_batches(emulator):
-        first = executed(team, begun(team, **WHOLE))
-        second = executed(team, begun(team, **WHOLE))
+        first = executed(team, team.begin(**WHOLE))
+        second = executed(team, team.begin(**WHOLE))
         assert (first["state_name"], second["state_name"]) == ("Suspended", "AlreadyRunning")
         assert first["id"] in second["state"]["message"]
         assert "waits for the batches of this dataset" in second["state"]["message"]
@@ -238,7 +216,7 @@ def test_a_suspended_run_that_is_cancelled_is_cancelled_at_the_provider(
 ) -> None:
     """Prefect runs no hook then: `watch` cancels the batch, lands what ran, and ends the run."""
     emulator.control.progress("seconds", 3600)
-    run = executed(team, begun(team, **WHOLE))
+    run = executed(team, team.begin(**WHOLE))
     set_state(team, run["id"], "CANCELLING")
     assert team.server.get(f"flow_runs/{run['id']}")["state_name"] == "Cancelled"
     assert len(watched(team)["cancelled"]) == 1
@@ -262,7 +240,7 @@ def test_a_kill_around_the_suspension_loses_nothing(
 ) -> None:
     """Killed at that instant, the run is started again, waits again, and pays nothing twice."""
     with open_batches(emulator):
-        flow_run = begun(team, **WHOLE)
+        flow_run = team.begin(**WHOLE)
         killed(team, flow_run, *place, after=after)
         state = team.server.get(f"flow_runs/{flow_run}")["state_name"]
         assert state == ("Suspended" if after else "Running")
@@ -275,7 +253,7 @@ def test_a_kill_around_the_suspension_loses_nothing(
 def test_a_kill_while_resuming_loses_nothing(team: Team, emulator: Emulator) -> None:
     """Killed as it lands what was sent, the run is started again, and its rows are paid once."""
     with open_batches(emulator):
-        flow_run = executed(team, begun(team, **WHOLE))["id"]
+        flow_run = executed(team, team.begin(**WHOLE))["id"]
     assert watched(team)["resumed"] == [flow_run]
     killed(team, flow_run, "batchata_tasks.pipeline.steps", "collect_and_land")
     assert watched(team)["landed"] == []  # it may only be slow

@@ -15,7 +15,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from batchata_tasks.flows.watch_sign import leave_sign
+from batchata_tasks.ledger import opened_ledger
+from tests.support.commands import start
 from tests.support.ledger_look import LedgerLook
 from tests.support.paths import ROOT
 
@@ -135,6 +139,27 @@ class Team:
     def deployment(self, flow: str) -> dict[str, Any]:
         """Return a deployment of the team's, as the server has it."""
         return self.server.get(f"deployments/name/{flow}/{self.name}")
+
+    def begin(self, **parameters: Any) -> str:
+        """Have a run of `enrich` scheduled for now; return its id."""
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        deployed = self.deployment("enrich")["id"]
+        return self.server.ask(f"deployments/{deployed}/create_flow_run", body)["id"]
+
+    def execute(self, flow_run: str) -> tuple[dict[str, Any], str]:
+        """Do a flow run as a worker does; return it as the server has it then, and what it said."""
+        words = ("-m", "prefect", "flow-run", "execute", flow_run)
+        done = start(*words, cwd=self.folder, env=self.env).wait()
+        assert "Traceback" not in done.stderr, done.stderr
+        return self.server.get(f"flow_runs/{flow_run}"), done.stdout + done.stderr
+
+    def watch_every_minute(self) -> None:
+        """Leave the sign of a scheduled pass of `watch`, where no worker does one."""
+        with (
+            opened_ledger(self.ledger.ledger_url) as ledger,
+            temporary_settings({PREFECT_API_URL: self.server.url}),
+        ):
+            leave_sign(ledger.id, ())
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of `enrich` that have begun, the oldest first."""
