@@ -88,6 +88,11 @@ class Settings(BaseSettings):
         description="File with the user's own batch rates; default: prices.toml of the working "
         "folder, if it exists.",
     )
+    queues: str | None = Field(
+        default=None,
+        description="File with the most that queues of providers hold; default: queues.toml of the "
+        "working folder, if it exists.",
+    )
     openai_cap: Literal["max_completion_tokens", "max_tokens"] = Field(
         default="max_completion_tokens",
         description="The name of the cap on answers in OpenAI's chat requests; max_tokens is for "

@@ -96,7 +96,8 @@ def split_chunk(
     size = sum(sizes[:rows])
     bound = None if chunk.bound is None else sum(bounds[:rows])
     expected = None if chunk.expected is None else chunk.expected * rows // chunk.rows
-    head = replace(chunk, stop=middle, bytes=size, bound=bound, expected=expected)
+    tokens = None if chunk.tokens is None else chunk.tokens * size // max(chunk.bytes, 1)
+    head = replace(chunk, stop=middle, bytes=size, bound=bound, expected=expected, tokens=tokens)
     tail = replace(
         chunk,
         id=chunk_token(chunk.run_id, chunk.round, middle, chunk.kind),
@@ -104,6 +105,7 @@ def split_chunk(
         bytes=chunk.bytes - size,
         bound=None if bound is None else (chunk.bound or 0) - bound,
         expected=None if expected is None else (chunk.expected or 0) - expected,
+        tokens=None if tokens is None else (chunk.tokens or 0) - tokens,
     )
     ledger.split_chunk(lease, chunk, head, tail)
     return head

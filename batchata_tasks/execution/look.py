@@ -15,6 +15,7 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.look_pace import note_refusal
 from batchata_tasks.execution.misnamed import (
     NeverSeenError,
     NotShownError,
@@ -74,6 +75,7 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
         try:
             return provider.look(batch_id)
         except TransientError as error:
+            note_refusal(ledger, provider.account(ledger.id), error)
             is_elsewhere = is_other_scope(provider, ledger.id, scope)  # the answer may tell, too
             if is_elsewhere and error.status == HTTPStatus.NOT_FOUND:
                 raise _other_account(context, batch_id, error) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import TerminalError, TransientError
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.look import PATIENT, deleted, look_once, was_deleted
+from batchata_tasks.execution.look_pace import LookPace
 from batchata_tasks.execution.misnamed import NotShownError, PerhapsListedError, RefusedLookError
 from batchata_tasks.execution.overdue import Wait, set_aside, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
@@ -66,20 +67,21 @@ def poll(context: SubmitContext, chunk: Chunk, longest_wait: float = math.inf) -
     After `longest_wait` seconds that is the status of a batch which has not ended.
 
     A run that is to stop cancels it first. The wait between looks is `BATCHATA_POLL_INTERVAL`, or
-    starts at the provider's and grows to a minute: batches take from minutes to a day, and an
-    account's rate limit is shared. See `Wait` for how long it is waited for; then the ledger says
-    that it is overdue.
+    starts at the provider's and grows to a minute, or beyond it if very many are open: batches take
+    from minutes to a day, and an account's rate limit is shared (see `look_pace.py`). `Wait` says
+    for how long it is waited for; then the ledger says that it is overdue.
     """
     batch_id, wait = chunk.batch_id or "", Wait(context, chunk)
     shortest, longest = context.provider.poll_seconds
-    pause, cancelled = shortest, False
+    pause, cancelled, pace = shortest, False, LookPace(context)
     until = time.monotonic() + longest_wait
     while True:
         reason = context.stop_reason()
         if not cancelled and reason not in (None, *SENDING_ENDS):
             cancelled, pause = _cancelled(context, wait, batch_id, str(reason)), shortest
+        pause_now, left_alone = pace.wait(pause)
         try:
-            look = _look(context, wait, batch_id)
+            look = None if left_alone else _look(context, wait, batch_id)
         except (NotShownError, TerminalError) as error:
             set_aside(context, chunk, _why_aside(wait, batch_id, error))
             return None
@@ -100,7 +102,6 @@ def poll(context: SubmitContext, chunk: Chunk, longest_wait: float = math.inf) -
             return look or BatchLook(
                 batch_id, wait.status or "unknown", ended=False, created_at=None
             )
-        pause_now = context.settings.poll_interval or pause
         moments = context.seconds_left(), wait.left(), until - time.monotonic()
         context.sleep(max(min(pause_now, *moments), _SHORTEST_WAIT))
         pause = min(pause * 1.25, longest)

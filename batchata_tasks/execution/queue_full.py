@@ -1,8 +1,10 @@
 """A full queue: what to do with a batch that the provider took and then did not let in.
 
 OpenAI limits the tokens that wait in an account's queue, per model, and says so only after a
-create: the batch fails, having run nothing. That is a wait, not an error. The same file is sent
-again once another batch has ended, or half of it if no other batch waits.
+create: the batch fails, having run nothing. That is a wait, not an error. What the queue holds is
+kept, if it was told, and the chunk waits in line again (see `queue_room.py`). If none of the
+ledger's batches is there to wait for, the same file is sent again once another one of the account
+has ended, or half of it if no other batch waits.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from batchata_tasks.execution.cleanup import discard_returned
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.guard import split_chunk
 from batchata_tasks.execution.intent_files import delete
+from batchata_tasks.execution.queue_room import amount_of, is_far_too_large, queue_of
 from batchata_tasks.execution.submit import wait_for_one
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.types.ids import chunk_token
@@ -23,23 +26,24 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
 
 
-def make_room(context: BatchContext, chunk: Chunk) -> list[Chunk]:
+def make_room(context: BatchContext, chunk: Chunk, told: int | None) -> list[Chunk]:
     """Wait for another batch to end, or split the chunk in two; return what is to be sent again.
 
-    The first half keeps the chunk's place and name. Returns nothing for a single request that does
-    not fit into an empty queue: it lands with the batch's error.
+    `told` is what the queue holds, if the provider said so. The first half keeps the chunk's place
+    and name. Returns nothing for a single request that does not fit into an empty queue: it lands
+    with the batch's error.
     """
     ledger = context.ledger
+    if _waits_in_line(context, chunk, told):
+        _return(context, chunk)
+        return [ledger.chunk(chunk.id)]
     open_batches = retry_transient(
         context, lambda: context.provider.open_batches(chunk.model), times=10
     )
     others = open_batches - {chunk.batch_id or ""}
     if not others and chunk.rows == 1:
         return []
-    if chunk.state == ChunkState.SUBMITTED:
-        discard_returned(context, chunk)
-        delete(context.folder, chunk.id)
-        ledger.return_chunk(context.lease, chunk.id)
+    _return(context, chunk)
     chunk = ledger.chunk(chunk.id)
     if others:
         context.log(
@@ -56,3 +60,21 @@ def make_room(context: BatchContext, chunk: Chunk) -> list[Chunk]:
     head = split_chunk(ledger, context.lease, chunk, chunk.rows // 2, bounds, sizes)
     tail_id = chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind)
     return [head, ledger.chunk(tail_id)]
+
+
+def _waits_in_line(context: BatchContext, chunk: Chunk, told: int | None) -> bool:
+    """Note that the queue is full; return whether it is enough to ask for room again."""
+    if (rule := context.provider.queue) is None:
+        return False
+    room = context.ledger.refuse_room(context.lease, chunk, queue_of(context, chunk), told)
+    if told is None:
+        return False
+    return bool(room.taken) or (chunk.rows > 1 and is_far_too_large(amount_of(chunk, rule), told))
+
+
+def _return(context: BatchContext, chunk: Chunk) -> None:
+    """Take a chunk back that the provider did not let in, so that it can be sent again."""
+    if chunk.state == ChunkState.SUBMITTED:
+        discard_returned(context, chunk)
+        delete(context.folder, chunk.id)
+        context.ledger.return_chunk(context.lease, chunk.id)

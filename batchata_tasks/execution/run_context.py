@@ -26,6 +26,7 @@ from batchata_tasks.pricing.lookup import batch_rates
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.pricing.rates import stored_rates
 from batchata_tasks.providers import open_adapter
+from batchata_tasks.providers.queue_file import load_queue_limits
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.spec.loading import parse_spec
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.limits import SpendingLimits
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.providers import Adapter
+    from batchata_tasks.providers.queue_file import QueueLimits
     from batchata_tasks.spec.run import RunSpec
 
 
@@ -63,6 +65,7 @@ class RunState:
     one_at_a_time: bool = False
     # whether results could not be had, and no batch has landed since: nothing more is sent then
     no_results: bool = False
+    failed: bool = False  # whether an error ended the sending: only what is sent already lands
     # by the block of credentials, too
     routes: dict[tuple[Destination, str | None], Route] = field(
         default_factory=dict[tuple["Destination", str | None], "Route"]
@@ -73,8 +76,9 @@ class RunState:
     chunks_counted: set[str] = field(default_factory=set[str])  # whose errors are in `errors`
     errors: Counter[str] = field(default_factory=Counter[str])  # of what has landed
     uploads_left: bool = False  # whether an upload could not be deleted
-    # chunks at the provider for whose batches this process does not wait any longer
+    # chunks for whose batches, or for room for them, this process does not wait any longer
     waiting: set[str] = field(default_factory=set[str])
+    queue_told_at: float | None = None  # when a wait for room was told last, by `time.monotonic`
 
 
 @dataclass
@@ -170,6 +174,11 @@ class RunContext:
         if "rates" in stored:
             return stored_rates(stored["rates"])
         return batch_rates(to.provider, to.model, load_prices(self.settings.prices))
+
+    @cached_property
+    def queue_limits(self) -> QueueLimits:
+        """What queues of providers hold by the settings."""
+        return load_queue_limits(self.settings.queues)
 
     @cached_property
     def begun(self) -> RunRow:

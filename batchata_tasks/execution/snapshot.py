@@ -62,7 +62,13 @@ def awaited_in_words(context: RunContext) -> str:
     """Return which batches of a run are awaited, as a line for people."""
     rows = context.ledger.batch_chunks(context.run_id)
     sent = [row.submitted_at for row in rows if row.state == ChunkState.SUBMITTED]
+    queued = sum(row.state == ChunkState.PLANNED for row in rows if row.id in context.state.waiting)
+    room = f"room in the provider's queue for {pluralize(queued, 'batch', 'batches')}"
+    if not sent and queued:
+        return f"waiting for {room}"
     text = f"waiting for {len(sent)} of {pluralize(len(rows), 'batch', 'batches')}"
+    if queued:
+        text += f", and for {room}"
     age = max(((now_us() - moment) / 1e6 for moment in sent if moment is not None), default=0.0)
     return f"{text}, the oldest sent {duration(age)} ago" if age >= _MINUTE else text
 

@@ -18,6 +18,8 @@ from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import ledger_exists, open_ledger
 from batchata_tasks.ledger.overdue import Overdue
+from batchata_tasks.ledger.pauses import Pauses
+from batchata_tasks.ledger.queues import Queue, QueueRoom, Queues, QueueStanding
 from batchata_tasks.ledger.rehearsals import Rehearsals
 from batchata_tasks.ledger.reporting import LedgerTotals, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
@@ -69,6 +71,9 @@ __all__ = [
     "LedgerTotals",
     "OpenWork",
     "OutcomeTotals",
+    "Queue",
+    "QueueRoom",
+    "QueueStanding",
     "RemainingBudget",
     "Restored",
     "RunEnd",
@@ -98,6 +103,8 @@ class Ledger(
     Restoring,
     Rehearsals,
     Changes,
+    Queues,
+    Pauses,
     Awaiting,
 ):
     """One ledger; safe to use from several threads and processes.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 metadata = MetaData()
 
@@ -79,6 +79,7 @@ chunks = Table(
     Column("expected", BigInteger),  # what it is likely to cost; null if unknown
     # how often it was sent again since a create of unknown fate was proven to have failed
     Column("resends", Integer, nullable=False, default=0, server_default="0"),
+    Column("tokens", BigInteger),  # that its requests are likely to have as input; null if unknown
     Index("chunks_run", "run_id", "state"),
     Index("chunks_dataset", "dataset_id", "state"),
 )
@@ -113,6 +114,7 @@ batches = Table(
     Column("looked_at", BigInteger),
     Column("ended_at", BigInteger),
     Index("batches_chunk", "chunk_id"),
+    Index("batches_account", "account", "ended_at"),
 )
 
 outcomes = Table(
@@ -195,4 +197,41 @@ forgotten = Table(
     Column("custom_id", String(64), primary_key=True),
     Column("chunk_id", String(40), nullable=False),
     Index("forgotten_chunk", "chunk_id"),
+)
+
+# places of chunks in the queues of accounts: those that wait for room, and those that were let in,
+# which count until their batches have ended (see queues.py)
+queue_places = Table(
+    "queue_places",
+    metadata,
+    Column("chunk_id", String(40), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("model", String(200), nullable=False),  # "" if all models of the account share a queue
+    Column("amount", BigInteger, nullable=False),  # tokens or requests that it takes up
+    Column("too_little", BigInteger),  # room in which the provider had none for it
+    Column("stated", BigInteger),  # the most that the queue holds by the settings of who asks
+    Column("since", BigInteger, nullable=False),  # who has waited longest goes first
+    Column("fence", BigInteger, nullable=False),  # of the lease of who asks
+    Column("let_in_at", BigInteger),  # null while it waits
+    Column("kept_until", BigInteger),  # it keeps its place until then without a process that waits
+    Index("queue_places_queue", "account", "model"),
+)
+
+# the most that queues of accounts hold, as providers told when they were full
+queue_limits = Table(
+    "queue_limits",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("told_at", BigInteger, nullable=False),
+    Column("probe", String(40)),  # the chunk that was let in beyond it, to see whether it holds
+)
+
+# until when nobody looks at batches of an account, since its provider asked for that
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("until", BigInteger, nullable=False),
 )

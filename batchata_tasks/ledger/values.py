@@ -105,6 +105,7 @@ class Chunk:
     batch_id: str | None = None
     expected: int | None = None
     resends: int = 0  # how often it was sent again since a create had failed for all that is known
+    tokens: int | None = None  # that its requests are likely to have as input
 
     @property
     def rows(self) -> int:

@@ -14,8 +14,9 @@ from batchata_tasks.common.errors import (
     TerminalError,
     TransientError,
 )
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import duration, pluralize
 from batchata_tasks.execution.look import NO_SUCH_BATCH
+from batchata_tasks.execution.look_pace import note_refusal
 from batchata_tasks.providers import (
     block_of,
     is_other_scope,
@@ -27,7 +28,7 @@ from batchata_tasks.providers.pace import within
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchata_tasks.ledger import AwaitedBatch
+    from batchata_tasks.ledger import AwaitedBatch, Ledger
     from batchata_tasks.providers import Adapter, BatchLook
 
 _FEW = 3  # batches of one provider that are looked at one by one
@@ -51,10 +52,11 @@ class Looks:
     notes: list[str] = field(default_factory=list[str])
 
 
-def look_at(batches: Iterable[AwaitedBatch], ledger_id: str) -> Looks:
+def look_at(batches: Iterable[AwaitedBatch], ledger: Ledger) -> Looks:
     """Look once at batches that have not ended, each with the credentials that it was sent with.
 
-    Those are the environment's, or a block's, as they are now.
+    Those are the environment's, or a block's, as they are now. A provider that wants to be left
+    alone is not asked.
     """
     looks, by_account = Looks(), dict[tuple[str, str | None], list["AwaitedBatch"]]()
     for batch in batches:
@@ -68,11 +70,19 @@ def look_at(batches: Iterable[AwaitedBatch], ledger_id: str) -> Looks:
             looks.unseen |= {batch.batch_id for batch in awaited}
             continue
         try:
-            _look(adapter, awaited, ledger_id, looks)
+            paused = ledger.looks_under(adapter.account(ledger.id)).paused
+            if paused > 0:
+                looks.notes.append(
+                    f"{name} was asked too often: it is left alone for {duration(paused)}"
+                )
+                continue
+            _look(adapter, awaited, ledger.id, looks)
         except CredentialsError as error:  # refused here; another process may have the right key
             looks.notes.append(f"{name} cannot be asked: {error}")
             looks.unseen |= {batch.batch_id for batch in awaited} - looks.by_id.keys()
         except (TransientError, TerminalError) as error:
+            if isinstance(error, TransientError):
+                note_refusal(ledger, adapter.account(ledger.id), error)
             looks.notes.append(f"{name} cannot be asked now: {error}")
         finally:
             adapter.close()

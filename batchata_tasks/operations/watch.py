@@ -17,6 +17,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
+from batchata_tasks.execution.queue_room import KEPT
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.snapshot import snapshot
 from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
@@ -41,6 +42,7 @@ GATHERED = 600.0
 """Seconds for which ended batches of a run wait for its others, so that they land together."""
 
 
+_STARTS = 600.0  # seconds that a flow run may take from its resumption until it asks for room
 _SILENT = 30.0  # seconds after the end of its lease until a process counts as lost
 
 
@@ -211,7 +213,7 @@ class _Watching:
             self._take_up(work)
         except BatchataError as error:  # batches are looked at all the same
             self._note(f"Lost flow runs are not taken up: {error}")
-        looks = look_at([one for one in work.batches if one.ended_at is None], self.ledger.id)
+        looks = look_at([one for one in work.batches if one.ended_at is None], self.ledger)
         runs = watched_runs(self.ledger, self.settings, work, looks)
         self.report.batches, self.report.calls = len(work.batches), looks.calls
         self.report.ended = sum(len(run.ended) for run in runs)
@@ -248,6 +250,8 @@ class _Watching:
         reason = run.why_due(gathered)
         if run.unseen and waiters.suspended:
             reason = "its batches cannot be looked at from here, so it waits in its own process"
+        if self._goes_on(run, waiters, reason):
+            return
         if reason is None:
             if waiters.suspended and run.has_news:
                 self.flow_runs.show(waiters.suspended[0], run.name, snapshot(run.context))
@@ -255,11 +259,28 @@ class _Watching:
         self.progress.note(f"{run.name}: {reason}.")
         if waiters.suspended and self._resume(waiters):
             return
+        self._do(run)
+
+    def _do(self, run: WatchedRun) -> None:
+        """Do here what there is to do for a run: end it, or land what has ended."""
         if run.context.stop_reason() == StopReason.CANCEL:
             if self._at(run, end_run):
                 self.report.cancelled.append(run.id)
         elif self._at(run, _land):
             self.report.landed.append(run.id)
+
+    def _goes_on(self, run: WatchedRun, waiters: Waiters, reason: str | None) -> bool:
+        """Keep a suspended run's places in lines; resume it if there is room, and no other reason.
+
+        Return whether that was done.
+        """
+        if not (waiters.suspended and run.queued):
+            return False
+        self.ledger.keep_places(run.id, _STARTS if run.has_room else KEPT)
+        if reason is not None or not run.has_room:
+            return False
+        self.progress.note(f"{run.name}: there is room for it in the provider's queue.")
+        return self._resume(waiters)
 
     def _take_up(self, work: OpenWork) -> None:
         """Have lost flow runs started again, and end what a person cancelled of them."""

@@ -29,7 +29,8 @@ class WatchedRun:
 
     That is in microseconds since 1970. `waits` are for those that have not; of them the provider
     does not know `unknown`, and this process has no key for the account of `unseen`.
-    It `has_news` if a batch is not as it was seen last.
+    It `has_news` if a batch is not as it was seen last. `queued` says that it waits for room in a
+    provider's queue, and `has_room` that there is some.
     """
 
     context: RunContext
@@ -38,6 +39,8 @@ class WatchedRun:
     unknown: int = 0
     unseen: int = 0
     has_news: bool = False
+    queued: bool = False
+    has_room: bool = False
 
     @property
     def id(self) -> str:
@@ -91,15 +94,22 @@ def _batches(number: int) -> str:
 def watched_runs(
     ledger: Ledger, settings: Settings, work: OpenWork, looks: Looks
 ) -> list[WatchedRun]:
-    """Return the runs that wait for batches, or to be ended; record how their batches are.
+    """Return the runs that wait for batches, for room, or to be ended; record how batches are.
 
     Runs of datasets whose folder is not there, or another ledger's, are left out.
     """
-    wanted = dict.fromkeys([*(batch.chunk.run_id for batch in work.batches), *work.cancelled])
+    of_batches = [batch.chunk.run_id for batch in work.batches]
+    wanted = dict.fromkeys([*of_batches, *work.cancelled])
     runs = {run_id: _watched(ledger, settings, run_id) for run_id in wanted}
     for batch in work.batches:
         if (run := runs[batch.chunk.run_id]) is not None:
             _add(run, batch, looks)
+    for queue in ledger.standings():  # read now, since batches that were seen to end make room
+        for run_id in queue.waiting:
+            if run_id not in runs:
+                runs[run_id] = _watched(ledger, settings, run_id)
+            if (run := runs[run_id]) is not None:
+                run.queued, run.has_room = True, run.has_room or run_id in queue.may_go
     return [run for run in runs.values() if run is not None]
 
 

@@ -1,4 +1,7 @@
-"""The way of one chunk, from wherever it was left: chunk → submit → poll → collect → land."""
+"""The way of one chunk, from wherever it was left: chunk → submit → poll → collect → land.
+
+Before it is sent it waits for room in the provider's queue; its money is reserved by then.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.execution.intent_files import withdraw
 from batchata_tasks.execution.overdue import lacks_results
 from batchata_tasks.execution.queue_full import make_room
+from batchata_tasks.execution.queue_room import wait_for_turn
 from batchata_tasks.execution.unclear import adopt
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 
@@ -36,31 +40,59 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
     Nothing is sent if the run is to stop, only lands what an earlier one sent, or waits for results
     of any batch.
     """
-    ref, is_batch, sends = run.ref, chunk.kind == ChunkKind.BATCH, _may_send(run, chunk)
+    sends = _may_send(run, chunk)
+    if sends and chunk.kind == ChunkKind.BATCH and chunk.state == ChunkState.PLANNED:
+        turn = wait_for_turn(run.for_chunk(chunk), chunk)
+        if turn.waits:
+            _let_wait(run, chunk)
+        if not turn.may_go:
+            return list(turn.parts)
+    return _send_and_land(run, steps, chunk, sends=sends)
+
+
+def _send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk, *, sends: bool) -> list[Chunk]:
+    """Take a chunk that has room at the provider through its steps; see `send_and_land`."""
+    ref, is_batch = run.ref, chunk.kind == ChunkKind.BATCH
     if not _is_ready(run, steps, chunk, sends=sends):
         return []
     if is_batch and chunk.state != ChunkState.COLLECTED:
-        if chunk.state != ChunkState.SUBMITTED:
-            unclear = chunk.state == ChunkState.UNCLEAR
-            _report(run, chunk, "looked for at the provider" if unclear else "sending")
-        if steps.submit(ref, chunk.id)["batch_id"] is None:
+        if not _submit(run, steps, chunk):
             return []
         _report(run, chunk, "at the provider")
         polled = steps.poll(ref, chunk.id)
         if polled.get("waits"):
-            with run.state.lock:
-                run.state.waiting.add(chunk.id)
+            _let_wait(run, chunk)
             return []
         if not polled["ended"]:
             run.state.no_results |= lacks_results(run.folder, chunk)
             _report(run, chunk, "overdue")
             return []
         if polled["no_room"] and sends:
-            again = make_room(run.for_chunk(chunk), run.ledger.chunk(chunk.id))
-            if again:
+            returned = run.ledger.chunk(chunk.id)
+            if again := make_room(run.for_chunk(chunk), returned, polled.get("queue_limit")):
                 return again
     _land(run, steps, chunk)
     return []
+
+
+def _submit(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> bool:
+    """Send a chunk, or look for its batch; return whether it is at the provider."""
+    if chunk.state != ChunkState.SUBMITTED:
+        unclear = chunk.state == ChunkState.UNCLEAR
+        _report(run, chunk, "looked for at the provider" if unclear else "sending")
+    is_there = False
+    try:
+        is_there = steps.submit(run.ref, chunk.id)["batch_id"] is not None
+    finally:
+        if not is_there:
+            run.ledger.leave_queue(run.lease, chunk.id)
+    return is_there
+
+
+def _let_wait(run: RunContext, chunk: Chunk) -> None:
+    """Note that this process waits no longer for a chunk."""
+    with run.state.lock:
+        run.state.waiting.add(chunk.id)
 
 
 def _land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> None:

@@ -24,7 +24,7 @@ from batchata_tasks.dataset.manifest import (
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.land import commit_of
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
-from batchata_tasks.planning.estimate import costs_of, measures
+from batchata_tasks.planning.estimate import estimates_of, measures
 from batchata_tasks.planning.landed import STATE_COLUMNS
 from batchata_tasks.planning.packing import Packer
 from batchata_tasks.planning.retry import worth_another
@@ -35,6 +35,7 @@ from batchata_tasks.types.outcome import ErrorCode, error_code
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.planning_run import PlanningRun
+    from batchata_tasks.planning.estimate import Estimate
     from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.table import PreparedTable
 
@@ -58,17 +59,15 @@ def plan_round(run: PlanningRun) -> list[Chunk]:
     spans = _Round(run, last + 1).write(landed)
     if not spans:
         return []
-    costs = costs_of(spans, measures(run.ledger, table, spans))
+    likely = estimates_of(spans, measures(run.ledger, table, spans))
     planned = [
-        _chunk_of(landed[0], table, span, cost) for span, cost in zip(spans, costs, strict=True)
+        _chunk_of(landed[0], table, span, one) for span, one in zip(spans, likely, strict=True)
     ]
     run.ledger.add_round(run.lease, planned)
     return planned
 
 
-def _chunk_of(
-    before: Chunk, table: PreparedTable, span: PlannedChunk, expected: int | None
-) -> Chunk:
+def _chunk_of(before: Chunk, table: PreparedTable, span: PlannedChunk, likely: Estimate) -> Chunk:
     """Return a chunk of the round after that of `before`."""
     number, route = before.round + 1, table.builder.routes[span.route]
     provider, model, endpoint = route.destination
@@ -80,7 +79,8 @@ def _chunk_of(
         stop=span.stop,
         bytes=span.bytes,
         bound=span.bound if route.rates is not None else None,
-        expected=expected,
+        expected=likely.cost,
+        tokens=likely.input_tokens,
         state=ChunkState.PLANNED,
         batch_id=None,
         resends=0,

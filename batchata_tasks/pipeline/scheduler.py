@@ -125,6 +125,8 @@ class _Scheduler:
         while self._running:
             self._wait_for_one()
         if context.state.waiting and self.error is None:
+            # other runs of the budget need not do without what is reserved for unsent chunks
+            context.ledger.release_unsent(context.lease, context.run_id)
             raise SuspendedRunError(awaited_in_words(context), context.ledger.id, context.run_id)
         return stopped
 
@@ -227,6 +229,7 @@ class _Scheduler:
             raise error
         if self.error is None:
             self.error = self._as_midway(error)
+            self._context.state.failed = True
             if self._running:
                 others = pluralize(
                     len(self._running), "batch under way is", "batches under way are"

@@ -36,6 +36,7 @@ from batchata_tasks.types.ids import chunk_token
 if TYPE_CHECKING:
     from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.pipeline.planning_run import PlanningRun
+    from batchata_tasks.planning.estimate import Estimate
     from batchata_tasks.planning.packing import PlannedChunk
 
 RunStep = Callable[["RunRef"], dict[str, Any]]
@@ -119,14 +120,14 @@ def _chunks(run: PlanningRun, summary: PlanSummary, spans: list[PlannedChunk]) -
     """Return the chunks of a plan, and note in its summary what they are likely to cost."""
     plan_folder = run.folder.run_folder(run.run_id)
     usages = measures(run.ledger, run.table, spans, plan_folder)
-    costs = forecast_costs(summary, spans, usages)
-    chunks = [_chunk_of(run, span, cost) for span, cost in zip(spans, costs, strict=True)]
+    likely = forecast_costs(summary, spans, usages)
+    chunks = [_chunk_of(run, span, one) for span, one in zip(spans, likely, strict=True)]
     if summary.too_large:
         chunks.append(_unsendable_chunk(run, summary.too_large))
     return chunks
 
 
-def _chunk_of(run: PlanningRun, span: PlannedChunk, expected: int | None) -> Chunk:
+def _chunk_of(run: PlanningRun, span: PlannedChunk, likely: Estimate) -> Chunk:
     route = run.table.builder.routes[span.route]
     provider, model, endpoint = route.destination
     return Chunk(
@@ -143,7 +144,8 @@ def _chunk_of(run: PlanningRun, span: PlannedChunk, expected: int | None) -> Chu
         bytes=span.bytes,
         bound=span.bound if route.rates is not None else None,
         state=ChunkState.PLANNED,
-        expected=expected,
+        expected=likely.cost,
+        tokens=likely.input_tokens,
     )
 
 
@@ -214,7 +216,11 @@ def poll_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     if look is None:
         return {"batch_id": chunk.batch_id, "status": ChunkState.OVERDUE.value, "ended": False}
     facts = {"batch_id": look.batch_id, "status": look.status, "ended": look.ended}
-    return facts | {"no_room": look.no_room, "waits": not look.ended}
+    return facts | {
+        "no_room": look.no_room,
+        "queue_limit": look.queue_limit,
+        "waits": not look.ended,
+    }
 
 
 def collect_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:

@@ -164,10 +164,10 @@ def _with_documents(text: UsageHistory, route: Route, size: int) -> UsageHistory
 
 def forecast_costs(
     summary: PlanSummary, spans: Sequence[PlannedChunk], forecasts: Sequence[UsageForecast]
-) -> list[int | None]:
+) -> list[Estimate]:
     """Write into a plan's summary what it is likely to use and cost.
 
-    Return what the first round of each chunk is likely to cost, as `costs_of` does.
+    Return what the first round of each chunk is likely to use and cost, as `estimates_of` does.
     """
     estimates = list[Estimate]()
     for place, one in enumerate(forecasts):
@@ -183,16 +183,18 @@ def forecast_costs(
     summary.input_tokens = sum(one.input_tokens for one in estimates)
     summary.output_tokens = sum(one.output_tokens for one in estimates)
     summary.calibrated_by = min(one.usual.batches for one in forecasts)
-    return costs_of(spans, forecasts)
+    return estimates_of(spans, forecasts)
 
 
-def costs_of(spans: Iterable[PlannedChunk], forecasts: Sequence[UsageForecast]) -> list[int | None]:
-    """Return what each chunk is likely to cost, in picodollars; None without a known price."""
-    costs = list[int | None]()
+def estimates_of(
+    spans: Iterable[PlannedChunk], forecasts: Sequence[UsageForecast]
+) -> list[Estimate]:
+    """Return what each chunk is likely to use and cost if it runs once."""
+    estimates = list[Estimate]()
     for span in spans:
         one, rows = forecasts[span.route], span.stop - span.start
-        costs.append(estimate(one.usual, rows, span.bytes, one.cap, one.rates).cost)
-    return costs
+        estimates.append(estimate(one.usual, rows, span.bytes, one.cap, one.rates))
+    return estimates
 
 
 def based_on(batches: int) -> str:

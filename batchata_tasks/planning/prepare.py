@@ -24,6 +24,7 @@ from batchata_tasks.pricing.lookup import likely_typo
 from batchata_tasks.pricing.price_file import CustomPrices, load_prices
 from batchata_tasks.pricing.rates import rates_json
 from batchata_tasks.providers import open_adapter
+from batchata_tasks.providers.queue_file import load_queue_limits
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.sources.opening import files_of, open_source
 from batchata_tasks.sources.source import ReadOptions
@@ -106,6 +107,7 @@ def _prepared(
     renames: Renames,
 ) -> PreparedTable:
     prices = load_prices(settings.prices)
+    load_queue_limits(settings.queues)  # a mistake is told before anything is sent
     if isinstance(spec, JobsSpec):
         return prepare_jobs(spec, providers, folder.data, prices)
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others

@@ -6,8 +6,6 @@ Each is dated and names its source, since runs are judged by it long after it wa
 
 from __future__ import annotations
 
-import os
-import tomllib
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.files import from_home
+from batchata_tasks.common.toml_file import read_toml
 from batchata_tasks.common.validation import describe_keys
 from batchata_tasks.providers.registry import known_providers
 
@@ -149,33 +147,14 @@ def load_prices(file: str | None) -> CustomPrices:
     Raises:
         SpecError: the file cannot be read, or anything in it is wrong.
     """
-    path = from_home(file or _DEFAULT, "BATCHATA_PRICES")
-    # a link that leads nowhere is an error: whoever made it counts on its rates
-    if not file and not os.path.lexists(path):
+    found = read_toml(file, _DEFAULT, "BATCHATA_PRICES", "prices")
+    if found is None:
         return CustomPrices()
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        message = f"BATCHATA_PRICES: there is no file {path}; fix or unset the variable."
-        if not file:
-            message = f"{path}: the link leads nowhere; fix or remove it."
-        raise SpecError(message) from None
-    except OSError as error:
-        message = (
-            f"{path}: the prices cannot be read: {error.strerror}; "
-            "fix that, or name another file in BATCHATA_PRICES."
-        )
-        raise SpecError(message) from error
-    return CustomPrices(path.name, _parsed(str(path), content))
+    path, tables = found
+    return CustomPrices(path.name, _parsed(str(path), tables))
 
 
-def _parsed(path: str, content: bytes) -> dict[tuple[str, str], CustomPrice]:
-    try:
-        # floats as they are written, never as binary ones
-        tables = tomllib.loads(content.decode(), parse_float=Decimal)
-    except (ValueError, ArithmeticError, RecursionError) as error:
-        message = f"{path}: not valid TOML: {error}; fix the file."
-        raise SpecError(message) from error
+def _parsed(path: str, tables: dict[str, Any]) -> dict[tuple[str, str], CustomPrice]:
     prices: dict[tuple[str, str], CustomPrice] = {}
     for provider, models in tables.items():
         if provider not in known_providers() or not isinstance(models, dict):

@@ -19,7 +19,7 @@ from batchata_tasks.providers.accounts import (
     names_of_account,
     scope_of,
 )
-from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
+from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, QueueRule
 from batchata_tasks.providers.blocks import blocks_unread
 from batchata_tasks.providers.keys import (
     check_environment,
@@ -55,6 +55,7 @@ __all__ = [
     "Framing",
     "Limits",
     "Provider",
+    "QueueRule",
     "address_now",
     "address_then",
     "block_of",

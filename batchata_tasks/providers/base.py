@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from batchata_tasks.providers.accounts import account_name
 from batchata_tasks.providers.checks import Checks
@@ -33,6 +33,18 @@ class Limits:
 
     requests: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRule:
+    """What a provider bounds of the batches of an account that have not ended.
+
+    `counts` are the tokens of their input, or their requests; `per_model` says whether each model
+    has a bound of its own.
+    """
+
+    counts: Literal["tokens", "requests"]
+    per_model: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,8 @@ class BatchLook:
       `bad_lines` holds the reasons for single requests that a failed validation refused, by the
       number of the line from 1.
     - `no_room` means that it was refused since the account's queue was full: nothing ran, and the
-      same requests may be sent again later.
+      same requests may be sent again later. `queue_limit` is how much the queue holds, in tokens,
+      if it was told.
     - `gone` means that the provider says that it no longer keeps its results.
     - `stopped` is the outcome of requests that had not run when the batch was stopped.
     """
@@ -97,6 +110,7 @@ class BatchLook:
     expires_at: float | None = None
     input_file_id: str | None = None
     answers: str | None = None
+    queue_limit: int | None = None
 
 
 def texts_as_given(body: Callable[[Any, Request], dict[str, Any]]) -> Any:
@@ -123,6 +137,8 @@ class Adapter(Checks, ABC):
     key_variables: ClassVar[tuple[str, ...]]
     limits: ClassVar[Limits]
     framing: ClassVar[Framing]
+    # what an account may have waiting at once; None if that is not bounded, as far as is known
+    queue: ClassVar[QueueRule | None] = None
     poll_seconds: ClassVar[tuple[float, float]]  # first and longest wait between status requests
     cap_param: str  # the name in bodies of the cap on an answer's tokens; a class has it, too
     mixes_models: ClassVar[bool] = False  # whether requests of several models may share a batch

@@ -41,6 +41,7 @@ from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.providers import unset_key, without_keys_set
 from batchata_tasks.reports.preview import STOPPED_FIRST, Preview
+from batchata_tasks.reports.queues import queueing
 from batchata_tasks.reports.sample import sample_of
 
 if TYPE_CHECKING:
@@ -87,9 +88,11 @@ def preview(
         usage = measures(ledger, ready.table, chunks, folder)
         sampled = sample_of(folder, sample, ready.table, chunks, usage) if sample else None
         chunks = _without_rows(chunks, ahead.uncertain_rows)
-        costs = forecast_costs(summary, chunks, usage)
+        likely = forecast_costs(summary, chunks, usage)
+        costs = [one.cost for one in likely]
         routes, rehearsal = ready.table.builder.routes, ready.table.rehearsal
         limits = look_ahead(spec, ledger, chunks, costs, summary, routes, rehearsal=rehearsal)
+        queues = queueing(routes, ledger, chunks, likely, settings)
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run, stop = _open_run(ready, ledger, dataset_id)
         ways = _in_the_way(ready, ledger, dataset_id, unfinished, options)
@@ -99,6 +102,7 @@ def preview(
         summary=summary,
         price_source=price_source(ready.table),
         limits=limits,
+        queues=queues,
         stopped=_stopped(ready, open_run, options),
         in_the_way=(*_unset_keys(ready), *ways),
         valid_by_now=answers.taken,

@@ -46,6 +46,7 @@ class Preview:
     summary: PlanSummary
     price_source: str | None
     limits: LimitsAhead | None = None
+    queues: tuple[str, ...] = ()  # sentences on what waits for room in a provider's queue
     # how an earlier run of this very spec stopped, so that a run would send nothing
     stopped: str | None = None
     in_the_way: tuple[str, ...] = ()  # what a run would end with before it sends anything
@@ -105,6 +106,7 @@ class Preview:
             "no_longer_valid": self.no_longer_valid,
             "model_changed": self.model_changed,
             "cancel_asked": self.cancel_asked,
+            "queues": list(self.queues),
             "notes": list(self.notes),
             "sample": None if self.sample is None else self.sample.to_json(),
         }
@@ -168,6 +170,7 @@ class Preview:
         batches = f"{'at least ' if is_split else ''}{pluralize(summary.batches, 'batch')}"
         requests = f"{pluralize(summary.requests, 'request')} in {batches}"
         lines = [("To send", f"{requests} to {self.spec.providers}, {self.spec.models}")]
+        lines += [("Queue", text) for text in self.queues]
         lines += [("Note", text) for text in self.notes]
         if self.spec.cache:
             text = (

@@ -19,16 +19,18 @@ from batchata_tasks.execution.held_dataset import find_dataset, require_owner
 from batchata_tasks.execution.intent_files import why_outdated
 from batchata_tasks.execution.last_error import last_error
 from batchata_tasks.execution.overdue import held_rows, remedy, why_overdue
+from batchata_tasks.execution.queue_room import held_in_words
 from batchata_tasks.ledger import ChunkState, RunEnd, RunPhase, StopReason, opened_ledger
 from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome, worded
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.pipeline.results_lacking import what_lacks
+from batchata_tasks.providers import provider_type
 from batchata_tasks.reports.printing import cell
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.ledger import Chunk, Ledger, RunRow
+    from batchata_tasks.ledger import Chunk, Ledger, QueueStanding, RunRow
     from batchata_tasks.reports.shown_dataset import ShownDataset
 
 _RUNS = 10
@@ -69,15 +71,30 @@ def runs_overview(spec: ShownDataset | None, settings: Settings) -> list[dict[st
             dataset_id = find_dataset(folder, ledger)
             if dataset_id is None:
                 return []
-        runs = list[dict[str, Any]]()
+        runs, queues = list[dict[str, Any]](), ledger.standings()
         told = set[str]()
         for row in ledger.runs_of(dataset_id, _RUNS):
             run = {**describe(ledger, row), "blocked": None, "last_error": None}
+            run["queued"] = [_queued(one, row.id) for one in queues if row.id in one.waiting]
             if row.dataset_id not in told:  # its newest run
                 run |= _standing(ledger, row)
             told.add(row.dataset_id)
             runs.append(run)
         return runs
+
+
+def _queued(standing: QueueStanding, run_id: str) -> dict[str, Any]:
+    """Return how many batches of a run wait for room in a queue, and what that holds."""
+    rule = provider_type(standing.provider).queue
+    return {
+        "batches": standing.waiting[run_id],
+        "provider": standing.provider,
+        "model": standing.queue.model or None,
+        "counts": None if rule is None else rule.counts,
+        "taken": standing.taken,
+        "limit": standing.limit,
+        "by_runs": standing.runs,
+    }
 
 
 def _standing(ledger: Ledger, row: RunRow) -> dict[str, Any]:
@@ -267,10 +284,18 @@ def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
                 f"{run['name']}: its open batches are not to be seen now: {run['to_set']}. The "
                 "same command then carries on."
             )
+        texts += [_waits_for_room(run["name"], queued) for queued in run.get("queued", [])]
         ended = None if run["to_set"] is not None else run["last_error"]  # by that, most likely
         if (reason := run["blocked"] or ended) is not None:
             texts.append(f"{run['name']}: {sentence(reason)}")
     return texts
+
+
+def _waits_for_room(name: str, queued: dict[str, Any]) -> str:
+    batches = pluralize(queued["batches"], "batch waits", "batches wait")
+    whose = queued["model"] or queued["provider"]
+    holds = held_in_words(queued["taken"], queued["limit"], queued["counts"], queued["by_runs"])
+    return f"{name}: {batches} for room in the provider's queue ({whose}: {holds})."
 
 
 def _to_cancel(run: dict[str, Any]) -> str:

@@ -8,23 +8,19 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pytest
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
-from batchata_tasks.emulator.answers.tokens import input_tokens
 from batchata_tasks.execution import look
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile import ReconcileRequest
 from batchata_tasks.pipeline.enrich import enrich
-from batchata_tasks.planning.prepare import prepare
-from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
-from tests.support.built import request_of
 from tests.support.operations import preview, reconcile
+from tests.support.queued import per_row
 from tests.support.table import TIME_TO_SEND, Table
 from tests.support.waiting import PATIENCE, until
 
@@ -65,20 +61,6 @@ def creates(table: Table) -> list[int | None]:
 def batches(table: Table) -> list[dict[str, Any]]:
     """Return the provider's batches of ours, oldest first."""
     return list(table.ledger()["batches"])
-
-
-def per_row(table: Table) -> int:
-    """Return the prompt tokens of a row."""
-    spec, provider = table.spec(), provider_type(table.provider)()
-    ready = prepare(
-        spec,
-        dict.fromkeys(spec.destinations(), provider),
-        table.folder / "none",
-        [],
-        CustomPrices(),
-    )
-    body = request_of(ready.builder, {"id": "k0", "text": "text of row 0", "note": "n0"}).body
-    return input_tokens(orjson.loads(body))
 
 
 class Aside:

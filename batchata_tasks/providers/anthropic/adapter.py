@@ -21,7 +21,14 @@ from batchata_tasks.providers.anthropic.batches import look_of
 from batchata_tasks.providers.anthropic.fast_lines import plain_answer
 from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
-from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
+from batchata_tasks.providers.base import (
+    Adapter,
+    BatchLook,
+    Framing,
+    Limits,
+    QueueRule,
+    texts_as_given,
+)
 from batchata_tasks.providers.checks import roles_alone
 from batchata_tasks.providers.credentials import ENVIRONMENT
 from batchata_tasks.providers.emulated import Answering
@@ -97,6 +104,7 @@ class AnthropicAdapter(Adapter):
         joint=b",\n",
         tail=b"\n]}\n",
     )
+    queue = QueueRule("requests", per_model=False)
     poll_seconds = (1.0, 60.0)
     reserved_params = frozenset(
         {"model", "max_tokens", "messages", "system", "output_config", "stream"}

@@ -6,6 +6,7 @@ States: https://platform.openai.com/docs/guides/batch. Gateways spell them in ca
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.json import as_dict
@@ -33,6 +34,7 @@ _SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling"}
 _STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
 _ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 _NO_ROOM = "token_limit_exceeded"
+_HOLDS = re.compile(r"\bLimit: ([0-9][0-9,]{0,20}) enqueued tokens")
 
 
 def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
@@ -52,7 +54,8 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
     bad_lines = {
         line: reason_of(error) for error in errors if (line := count_or_none(error.get("line")))
     }
-    no_room = any(text_or_none(error.get("code")) == _NO_ROOM for error in errors)
+    full = [error for error in errors if text_or_none(error.get("code")) == _NO_ROOM]
+    no_room = bool(full)
     reasons = "; ".join(map(reason_of, errors[:3])) or None
     # a failure without a reason proves nothing: one of several servers may be behind the others
     began = seconds_or_none(batch.get("in_progress_at")) is not None
@@ -78,10 +81,17 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
         refused=refused,
         # what ran of it all the same lands, as of any other batch
         no_room=refused and no_room,
+        queue_limit=next(filter(None, map(_queue_limit, full)), None),
         model=text_or_none(batch.get("model")),
         stopped=_STOPPED.get(status),
         bad_lines=bad_lines,
     )
+
+
+def _queue_limit(error: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a full queue holds, as its refusal says in words."""
+    told = _HOLDS.search(text_or_none(error.get("message")) or "")
+    return None if told is None else int(told[1].replace(",", "")) or None
 
 
 def _counts(batch: Mapping[str, Any], status: str) -> tuple[int | None, int | None]:

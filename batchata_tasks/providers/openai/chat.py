@@ -17,7 +17,14 @@ from openai.types.shared import ChatModel, ResponsesModel
 
 from batchata_tasks.common.errors import SpecError, TerminalError, TransientError
 from batchata_tasks.providers import sdk
-from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
+from batchata_tasks.providers.base import (
+    Adapter,
+    BatchLook,
+    Framing,
+    Limits,
+    QueueRule,
+    texts_as_given,
+)
 from batchata_tasks.providers.credentials import ENVIRONMENT
 from batchata_tasks.providers.emulated import Answering
 from batchata_tasks.providers.gate import gated, watch
@@ -116,6 +123,7 @@ class OpenAIAdapter(Adapter):
     scope_variables = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
     headers_variable = "OPENAI_CUSTOM_HEADERS"
     limits = Limits(requests=50_000, bytes=199_000_000)  # documented: 50,000 and 200 MB
+    queue = QueueRule("tokens", per_model=True)
     endpoint: ClassVar[Endpoint] = "/v1/chat/completions"
     framing = framing_of(endpoint)
     poll_seconds = (5.0, 60.0)

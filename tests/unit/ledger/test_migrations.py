@@ -115,14 +115,14 @@ def test_an_old_ledger_keeps_every_row(old: str) -> None:
     after = content(old)
     assert after["meta"][0].pop("schema_version") == SCHEMA_VERSION
     assert before["meta"][0].pop("schema_version") == 1
-    added = ("budgets", "corrections", "forgotten", "rereads")
-    assert [after.pop(name) for name in added] == [[], [], [], []]
+    added = ("budgets", "corrections", "forgotten", "pauses", "queue_limits", "queue_places")
+    assert [after.pop(name) for name in (*added, "rereads")] == [[]] * 7
     new = {
         name: {key for row in rows for key in row} - {key for row in before[name] for key in row}
         for name, rows in after.items()
     }
     assert {name: found for name, found in new.items() if found} == {
-        "chunks": {"emptied", "expected", "resends"},
+        "chunks": {"emptied", "expected", "resends", "tokens"},
         "runs": {"stop", "rehearsal"},
         "intents": {"mark", "scope"},
         "outcomes": {"retried", "cache_write_tokens", "list_cost"},

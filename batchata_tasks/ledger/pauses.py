@@ -1,0 +1,51 @@
+"""How often a provider is asked under an account, by all runs of a ledger together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import bindparam, delete, func, insert, select
+
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.store import Store, reads, writes
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_LONGEST = 3600.0  # seconds; a server may ask for years
+_UNTIL = select(t.pauses.c.until).where(t.pauses.c.account == bindparam("under"))
+_NONE = delete(t.pauses).where(t.pauses.c.account == bindparam("under"))
+_OPEN = (
+    select(func.count())
+    .select_from(t.batches)
+    .where(t.batches.c.account == bindparam("under"), t.batches.c.ended_at.is_(None))
+)
+
+
+class LooksUnder(NamedTuple):
+    """The looks under an account: at how many batches, and for how many seconds none is made."""
+
+    batches: int
+    paused: float
+
+
+class Pauses(Store):
+    """The part of the ledger about when a provider wants to be left alone."""
+
+    @writes
+    def pause_looks(self, connection: Connection, account: str, seconds: float) -> None:
+        """Let no run look at batches of an account for a while: the provider asked for that."""
+        self.lock(connection, f"pause of {account}")
+        until = self.clock(connection) + int(min(seconds, _LONGEST) * 1e6)
+        before = connection.execute(_UNTIL, {"under": account}).scalar() or 0
+        if until > before:
+            connection.execute(_NONE, {"under": account})
+            connection.execute(insert(t.pauses), {"account": account, "until": until})
+
+    @reads
+    def looks_under(self, connection: Connection, account: str) -> LooksUnder:
+        """Return how many batches of an account are looked at, and for how long none is."""
+        until = connection.execute(_UNTIL, {"under": account}).scalar() or 0
+        paused = max((until - self.clock(connection)) / 1e6, 0.0)
+        batches = connection.execute(_OPEN, {"under": account}).scalar_one()
+        return LooksUnder(batches, min(paused, _LONGEST))

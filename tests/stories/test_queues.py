@@ -1,0 +1,261 @@
+"""Room in a provider's queue: all runs of a ledger share it, wait in one line, and say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import update
+
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
+from batchata_tasks.ledger import ChunkState, opened_ledger, tables
+from batchata_tasks.operations.watch import NoFlowRuns, Waiters, watch
+from batchata_tasks.pipeline.enrich import run_prepared
+from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.progress.listener import LineProgress
+from batchata_tasks.reports.status import runs_in_the_way, runs_overview
+from tests.support.books import all_chunks, check_money, run_with, stopping_at
+from tests.support.operations import preview
+from tests.support.queued import per_row
+from tests.support.table import MODELS, Table, open_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+ROWS = 12
+# times: the tokens of rows are a guess before a batch of the spec has ended
+_GUESS = 2.5
+
+
+def run(
+    spec: EnrichmentSpec, notes: list[str] | None = None, after: float | None = None
+) -> Receipt:
+    """Run a spec; given `after`, let go of it after so many seconds of waiting."""
+    progress = None if notes is None else LineProgress(notes.append)
+    letting_go = LettingGo() if after is None else LettingGo(after)
+    return run_prepared(prepare_run(spec, Settings()), progress=progress, letting_go=letting_go)
+
+
+def stated(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
+    """State what queues hold."""
+    path = folder / "queues.toml"
+    path.write_text(text)
+    monkeypatch.setenv("BATCHATA_QUEUES", str(path))
+
+
+def one_at_a_time(table: Table, monkeypatch: pytest.MonkeyPatch) -> int:
+    """State that the queue holds the rows of a table once, and not twice; return how much it is."""
+    room = per_row(table) * ROWS * 9 // 10
+    stated(monkeypatch, table.folder, f"[openai]\nenqueued_tokens = {room}\n")
+    return room
+
+
+def refused(table: Table) -> int:
+    return int(table.ledger()["batches_refused"])
+
+
+def another(table: Table, name: str) -> EnrichmentSpec:
+    """Return the spec of another dataset, by the same table."""
+    return table.spec(name=name, output=str(table.folder / name))
+
+
+def test_a_stated_limit_is_kept_without_a_refusal(
+    openai: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Six batches, of which two fit at a time, all go; the provider refuses none of them."""
+    room = int(per_row(openai) * 4 * _GUESS)
+    openai.emulator.control.limits(openai_enqueued_tokens=room)
+    openai.emulator.control.progress("reads", 3)
+    stated(monkeypatch, tmp_path, f'[openai."{MODELS["openai"]}"]\nenqueued_tokens = {room}\n')
+    notes = list[str]()
+    receipt = run(openai.spec(items_per_batch=2, max_parallel_batches=6), notes)
+    assert receipt.outcomes == {"succeeded": ROWS}
+    assert (refused(openai), receipt.batches) == (0, 6)
+    assert any(
+        note.startswith("waiting for room in the provider's queue: ")
+        and " tokens enqueued by 1 run" in note
+        for note in notes
+    )
+    openai.check_answers()
+    check_money(openai)
+
+
+def test_a_stated_limit_of_requests_is_kept_without_a_refusal(
+    anthropic: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Anthropic's queue is counted in requests, of all models: no create is answered 429."""
+    anthropic.emulator.control.limits(anthropic_queued_requests=5)
+    anthropic.emulator.control.progress("reads", 3)
+    stated(monkeypatch, tmp_path, "[anthropic]\nqueued_requests = 5\n")
+    receipt = run(anthropic.spec(items_per_batch=2, max_parallel_batches=6))
+    assert receipt.outcomes == {"succeeded": ROWS}
+    creates = anthropic.emulator.control.ledger()["creates"]
+    assert [seen["status"] for seen in creates] == [200] * 6
+    check_money(anthropic)
+
+
+def test_what_a_refusal_told_is_known_to_later_runs(openai: Table) -> None:
+    """One refusal teaches the ledger: the run after that waits in line, and none of it fails."""
+    room = int(per_row(openai) * 4 * _GUESS)
+    openai.emulator.control.limits(openai_enqueued_tokens=room)
+    openai.emulator.control.progress("reads", 3)
+    first = run(openai.spec(items_per_batch=6, max_parallel_batches=3))
+    assert first.outcomes == {"succeeded": ROWS}
+    before = refused(openai)
+    assert before >= 1
+    second = run(another(openai, "second").model_copy(update={"items_per_batch": 2}))
+    assert (second.outcomes, refused(openai)) == ({"succeeded": ROWS}, before)
+
+
+def test_a_chunk_that_is_far_too_large_is_split_before_it_is_sent(
+    openai: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its parts are as large as the queue; only a rest that might fit is tried; all land once."""
+    run(openai.spec(limit=2))  # shows what a row has
+    room = per_row(openai) * 2
+    openai.emulator.control.limits(openai_enqueued_tokens=room)
+    stated(monkeypatch, tmp_path, f"[openai]\nenqueued_tokens = {room}\n")
+    receipt = run(openai.spec())
+    assert receipt.outcomes == {"succeeded": ROWS - 2}
+    assert refused(openai) <= 1
+    assert len(openai.rows()) == ROWS
+    assert openai.ledger()["accepted_twice"]["number"] == 0
+    check_money(openai)
+
+
+def test_the_batch_of_a_dead_run_is_looked_at_by_who_waits_for_it(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run died with its batch in the queue; another one sees that it ended, and goes on."""
+    one_at_a_time(openai, monkeypatch)
+    with open_batches(openai.emulator), pytest.raises(KeyboardInterrupt):
+        run_with(
+            openai, stopping_at("submit", lambda _chunk: True, KeyboardInterrupt(), after=True)
+        )
+    (chunk,) = all_chunks()
+    assert chunk.state == ChunkState.SUBMITTED
+    assert run(another(openai, "second")).outcomes == {"succeeded": ROWS}
+    assert run(openai.spec()).outcomes == {"succeeded": ROWS}
+
+
+def test_a_time_limit_ends_the_wait(openai: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits without end: what is unsent is dropped, and its place in line is free."""
+    one_at_a_time(openai, monkeypatch)
+    with open_batches(openai.emulator):
+        with pytest.raises(SuspendedRunError):
+            run(openai.spec(), after=0)
+        receipt = run(another(openai, "second").model_copy(update={"time_limit": "1s"}))
+        assert (receipt.result, receipt.unsent_rows) == ("time_limit_reached", ROWS)
+        with opened_ledger(Settings().ledger_url) as ledger:
+            assert ledger.standings() == []
+
+
+# --- without a process ----------------------------------------------------------------------------
+
+
+@dataclass
+class FlowRuns(NoFlowRuns):
+    """Flow runs that are suspended, one for each run, and those that were resumed."""
+
+    resumed: list[str] = field(default_factory=list[str])
+
+    def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
+        assert ledger_id
+        return {run: Waiters((run,)) for run in runs}
+
+    def resume(self, flow_run_id: str) -> bool:
+        self.resumed.append(flow_run_id)
+        return True
+
+
+def test_a_suspended_run_goes_on_once_another_runs_batch_made_room(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds no money meanwhile, `watch` resumes it when it is its turn, and `status` tells."""
+    room = one_at_a_time(openai, monkeypatch)
+    flow_runs, limited = FlowRuns(), {"cost_limit_usd": 1}
+    with open_batches(openai.emulator):
+        with pytest.raises(SuspendedRunError):
+            run(openai.spec(), after=0)
+        ids = list[str]()
+        for name in ("second", "third"):
+            spec = another(openai, name).model_copy(update=limited)
+            with pytest.raises(
+                SuspendedRunError, match=r"^waiting for room in the provider's queue for 1 batch$"
+            ) as error:
+                run(spec, after=0)
+            ids.append(error.value.run_id)
+        with opened_ledger(Settings().ledger_url) as ledger:
+            assert [ledger.money(run_id) for run_id in ids] == [(0, 0), (0, 0)]
+        report = watch(Settings(), flow_runs)
+        assert (report.resumed, report.landed) == ([], [])
+        (text,) = [text for text in runs_in_the_way(_runs()) if text.startswith("second: ")]
+        assert text.startswith("second: 1 batch waits for room in the provider's queue (gpt-6-luna")
+        assert text.endswith(f" of {room:,} tokens enqueued by 1 run).")
+        openai.emulator.control.finish(openai.ledger()["batches"][0]["id"])
+        watch(Settings(), flow_runs, gathered=0)
+        assert flow_runs.resumed[1:] == [ids[0]]  # who has waited longest, and it alone
+        flow_runs.resumed.clear()
+        with pytest.raises(SuspendedRunError, match="waiting for 1 of 1 batch"):
+            run(another(openai, "second").model_copy(update=limited), after=0)
+        watch(Settings(), flow_runs, gathered=0)
+        assert ids[1] not in flow_runs.resumed
+    receipt = run(another(openai, "second").model_copy(update=limited))
+    assert (receipt.continued, receipt.outcomes) == (True, {"succeeded": ROWS})
+    watch(Settings(), flow_runs, gathered=0)
+    assert ids[1] in flow_runs.resumed
+    assert run(another(openai, "third").model_copy(update=limited)).outcomes == {"succeeded": ROWS}
+
+
+def _runs() -> list[dict[str, object]]:
+    return runs_overview(None, Settings())
+
+
+def test_nobody_holds_the_line_whom_nobody_resumes(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `watch`, the place of a suspended run counts for some minutes only."""
+    one_at_a_time(openai, monkeypatch)
+    with open_batches(openai.emulator):
+        with pytest.raises(SuspendedRunError):
+            run(openai.spec(), after=0)
+        with pytest.raises(SuspendedRunError):
+            run(another(openai, "second"), after=0)
+    run(openai.spec())
+    with pytest.raises(SuspendedRunError):
+        run(another(openai, "third"), after=0)
+    with opened_ledger(Settings().ledger_url) as ledger, ledger.engine.begin() as connection:
+        connection.execute(update(tables.queue_places).values(kept_until=1))
+    assert run(another(openai, "third")).outcomes == {"succeeded": ROWS}
+
+
+def test_a_plan_says_what_will_wait(
+    openai: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It names the queue, what it holds, and what is there already."""
+    assert preview(openai.spec()).queues == ()
+    stated(monkeypatch, tmp_path, "[openai]\nenqueued_tokens = 300\n")
+    (text,) = preview(openai.spec()).queues
+    assert text.startswith("openai holds 300 tokens of gpt-6-luna at a time, and these have about")
+    assert text.endswith(" turns, as batches end")
+    with open_batches(openai.emulator), pytest.raises(SuspendedRunError):
+        run(openai.spec(limit=2), after=0)
+    (text,) = preview(another(openai, "second")).queues
+    assert text.endswith(" are there, so that some wait until there is room")
+    assert ("Queue", text) in preview(another(openai, "second")).lines()
+
+
+def test_all_specs_of_a_small_queue_get_their_turn(emulator: Emulator, tmp_path: Path) -> None:
+    """A learned limit, three specs after one another: the last one waits for nobody in vain."""
+    table = Table(tmp_path, emulator, "openai", ROWS)
+    emulator.control.limits(openai_enqueued_tokens=per_row(table) * 3)
+    for name in ("a", "b", "c"):
+        assert run(another(table, name)).outcomes == {"succeeded": ROWS}
+    assert table.ledger()["requests_accepted"] == 3 * ROWS
