@@ -114,31 +114,60 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
+def written_aside(
+    path: Path, aside_in: Path | None = None
+) -> Generator[tuple[Path, BinaryIO], None, None]:
+    """Write a file that is to be `path`, under another name, and fsync it; `put_in_place` ends it.
+
+    It goes if the block raises. `aside_in` is its folder, if `path`'s own must hold nothing else.
+    """
+    # a unique name: a stopped run that wakes up must not write into its successor's file
+    aside = (aside_in or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    with (
+        storage_errors(f"writing {path.name}"),
+        gone_if_failed(aside),
+        aside.open("wb") as stream,
+    ):
+        yield aside, stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def put_in_place(aside: Path, path: Path, gate: Callable[[], None] | None = None) -> None:
+    """Rename a file that was written aside to `path`, and fsync the folder.
+
+    `gate` is called right before the rename, and raises to stop it.
+    """
+    with storage_errors(f"writing {path.name}"):
+        if gate is not None:
+            gate()
+        aside.replace(path)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def gone_if_failed(aside: Path) -> Generator[None, None, None]:
+    """Delete an unfinished file if the block raises."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # what stopped it is what is told
+            aside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def durable(
     path: Path, aside_in: Path | None = None, gate: Callable[[], None] | None = None
 ) -> Generator[BinaryIO, None, None]:
     """Write a file aside, then fsync it, rename it to `path` and fsync the folder.
 
-    `path` never exists half-written, not even after a crash. `aside_in` is the folder of the
-    half-written file, if `path`'s own folder must hold nothing else. `gate` is called right before
-    the rename, and raises to stop it.
+    `path` never exists half-written, not even after a crash. `aside_in` and `gate` are as above.
     """
-    # a unique name: a stopped run that wakes up must not write into its successor's file
-    aside = (aside_in or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    with storage_errors(f"writing {path.name}"):
-        try:
-            with aside.open("wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            if gate is not None:
-                gate()
-            aside.replace(path)
-        except BaseException:
-            with suppress(OSError):  # what stopped it is what is told
-                aside.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+    with written_aside(path, aside_in) as (aside, stream):
+        yield stream
+    with gone_if_failed(aside):
+        put_in_place(aside, path, gate)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -15,6 +15,9 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import from_home
 from batchata_tasks.common.validation import describe_error, first_error
 
+TaskRunner = Literal["thread", "process", "dask", "ray"]
+"""Where the work of a flow run that takes the most time of processors is done."""
+
 _DAY = 86_400
 _BOUNDS = {"gt": "more than", "ge": "at least", "le": "at most"}
 
@@ -92,6 +95,11 @@ class Settings(BaseSettings):
         default=None,
         description="File with the most that queues of providers hold; default: queues.toml of the "
         "working folder, if it exists.",
+    )
+    task_runner: TaskRunner = Field(
+        default="thread",
+        description="Where flow runs write request files and read results: in threads of their "
+        "own process, in other processes of the machine, or on a Dask or Ray cluster.",
     )
     openai_cap: Literal["max_completion_tokens", "max_tokens"] = Field(
         default="max_completion_tokens",

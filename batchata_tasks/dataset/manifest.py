@@ -19,7 +19,7 @@ from batchata_tasks.dataset.packs import open_kept
 from batchata_tasks.ledger import ChunkKind
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -249,12 +249,17 @@ def sampled_bodies(folder: Path, start: int, stop: int, most: int) -> list[tuple
     return list(zip(sizes, _bodies_at(folder / "plan.bodies.jsonl", offsets), strict=True))
 
 
-def write_chunk_manifest(folder: Path, chunk: Chunk, path: Path) -> None:
-    """Copy a chunk's rows from the plan to a file that outlives the plan."""
+def write_chunk_manifest(
+    folder: Path, chunk: Chunk, path: Path, gate: Callable[[], None] | None = None
+) -> None:
+    """Copy a chunk's rows from the plan to a file that outlives the plan.
+
+    `gate` is called right before it appears, and may raise.
+    """
     batches = _batches(folder / f"{plan_name(chunk)}.arrow", chunk.start, chunk.stop)
     first = next(batches)
     with (
-        durable(path) as stream,
+        durable(path, gate=gate) as stream,
         pa.ipc.new_file(stream, first.schema, options=_COMPRESSED) as writer,
     ):
         writer.write_batch(first)

@@ -23,7 +23,13 @@ import pyarrow.parquet as pq
 from batchata_tasks.common.arrow_types import as_stored
 from batchata_tasks.common.canonical import key_digest, key_digests
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.files import durable, storage_errors, sync_folder
+from batchata_tasks.common.files import (
+    gone_if_failed,
+    put_in_place,
+    storage_errors,
+    sync_folder,
+    written_aside,
+)
 from batchata_tasks.dataset.columns import (
     MISSING_SINCE,
     OWN_NAMES,
@@ -300,15 +306,27 @@ class Dataset:
 
         `merged` is what a merged part took over.
         """
+        with self.part_aside(path, schema, merged) as (aside, writer):
+            yield writer
+        with gone_if_failed(aside):
+            put_in_place(aside, path, self.gate)
+
+    @contextmanager
+    def part_aside(
+        self,
+        path: Path,
+        schema: pa.Schema | None = None,
+        merged: TakenOver | None = None,
+    ) -> Generator[tuple[Path, pq.ParquetWriter], None, None]:
+        """Write a part outside of `data/`, as `part_file`, and leave it there."""
         schema = self.schema if schema is None else schema
-        aside_in = self.data.parent / "_batchata"
         with (
-            durable(path, aside_in, self.gate) as stream,
+            written_aside(path, self.data.parent / "_batchata") as (aside, stream),
             _PartWriter(stream, parquet_schema(schema), compression="zstd") as writer,
         ):
             if merged is not None:
                 writer.add_key_value_metadata(merged.footer())
-            yield writer
+            yield aside, writer
 
 
 def _under(kept: list[str], schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -40,8 +40,7 @@ def note_checked(held: HeldDataset, answers: AnswerSchemas, *, all_rows: bool = 
 
 def _today(answers: AnswerSchemas) -> tuple[str, str | None]:
     """Return the common response model's part of fingerprints, and its code."""
-    common = answers.common
-    return schema_part_of(common), None if common is None else common.code
+    return schema_part_of(answers.common), answers.code
 
 
 def _read(folder: DatasetFolder) -> dict[str, list[str]]:

@@ -105,9 +105,33 @@ def answers_of(stored: dict[str, Any], spec: RunSpec, settings: Settings) -> Ans
         return AnswerSchemas.from_json(stored)
     answers = AnswerSchemas(spec.schema_of_answers(settings.roots()))
     if json.loads(json.dumps(answers.to_json()))["schema"] != stored["schema"]:
-        message = (
-            f"response_model: this process loads another version of {spec.response_model} than the "
-            "one that the run began with; give both processes the same code."
-        )
-        raise SpecError(message)
+        raise SpecError(_another_version(spec))
     return answers
+
+
+def is_read_alike(run: RunContext) -> bool:
+    """Whether another process can check answers as this one does: by the same code, or by none."""
+    spec = run.spec
+    if not run.sends or not isinstance(spec, EnrichmentSpec):
+        return False
+    # a class that the spec does not name exists in the process that has it alone
+    return not run.answers.has_class or spec.response_model is not None
+
+
+def require_code(run: RunContext, code: str | None) -> None:
+    """Refuse to check answers by other code than that of this digest.
+
+    A process that lives long may have the code of the day on which it was started.
+
+    Raises:
+        SpecError: this process loads other code.
+    """
+    if run.answers.code != code and isinstance(run.spec, EnrichmentSpec):
+        raise SpecError(_another_version(run.spec))
+
+
+def _another_version(spec: EnrichmentSpec) -> str:
+    return (
+        f"response_model: this process loads another version of {spec.response_model} than the "
+        "one that the run began with; give both processes the same code."
+    )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
     from batchata_tasks.common.settings import Settings
+    from batchata_tasks.execution.run_ref import MakesParts
     from batchata_tasks.ledger import Lease, Ledger
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.schema.answers import AnswerSchemas
@@ -84,6 +85,7 @@ class HeldDataset(ABC):
     adapters: OpenAdapters = field(default_factory=OpenAdapters)
     answers: AnswerSchemas | None = None  # the response models of the spec that this process runs
     letting_go: LettingGo = field(default_factory=LettingGo)
+    makes_parts: MakesParts | None = None  # of results, elsewhere; None: this process does
 
     @contextmanager
     def landing_alone(self) -> Generator[None, None, None]:

@@ -29,7 +29,8 @@ from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.progress import shown_progress
 from batchata_tasks.flows.refused import failed, path_of, refused
 from batchata_tasks.flows.suspension import AwaitedElsewhereError, Wait, suspending
-from batchata_tasks.flows.tasks import STEPS
+from batchata_tasks.flows.tasks import STEPS, steps_with
+from batchata_tasks.flows.workers import Workers
 from batchata_tasks.operations.cancel import request_cancel
 from batchata_tasks.pipeline import enrich as pipeline
 from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
@@ -107,9 +108,10 @@ def enrich(
         def work(letting_go: LettingGo) -> Receipt:
             # prepared anew each time: the source may have changed while the dataset was held
             ready = _prepared(wanted, settings)
-            return pipeline.run_prepared(ready, options, STEPS, progress, name, letting_go)
+            return pipeline.run_prepared(ready, options, steps, progress, name, letting_go)
 
-        with shown_progress(progress, wanted.name):
+        with Workers(settings.task_runner) as workers, shown_progress(progress, wanted.name):
+            steps = steps_with(workers)
             receipt = suspending(
                 lambda letting_go: _when_free(partial(work, letting_go), name, progress),
                 wait,

@@ -10,6 +10,7 @@ from prefect.settings import get_current_settings
 from batchata_tasks.common.errors import LeaseError, SpecError
 from batchata_tasks.flows.enrich import as_flow, enrich, handed_on
 from batchata_tasks.flows.tasks import STEPS
+from batchata_tasks.flows.workers import require_installed
 from batchata_tasks.pipeline.receipt import Receipt
 from batchata_tasks.pipeline.runner import in_flow
 from batchata_tasks.progress.listener import told_to
@@ -43,6 +44,7 @@ class PrefectRunner:
         take_over: bool = False,
     ) -> Receipt:
         """See Runner."""
+        require_installed(ready.settings.task_runner)
         _require_server()
         spec = cast("EnrichmentSpec", ready.spec)  # nothing else describes a table
         with told_to(progress), handed_on(ready, self._begun):

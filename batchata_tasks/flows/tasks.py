@@ -4,12 +4,16 @@ Cache keys hold ledger, run, round and chunk, so that a flow run that is started
 finished steps. The cache only saves time: a cached value is compared with the ledger before it is
 used, and the step is done again if they differ. Plan and poll are never cached.
 
+Workers may do `chunk`, and the part of `collect` that reads results (see `workers.py`).
+
 A task is given a `RunRef` and a chunk's id. Prefect carries both between processes and shows them
 to people; they hold no secret.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -19,12 +23,17 @@ from prefect.runtime import task_run
 from batchata_tasks.common.errors import TransientError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.contexts import context_of
-from batchata_tasks.execution.run_ref import RunRef  # noqa: TC001 - Prefect reads annotations
+from batchata_tasks.execution.run_ref import (  # noqa: TC001 - Prefect reads annotations
+    PartOrder,
+    RunRef,
+)
 from batchata_tasks.ledger import ChunkKind, ChunkState
 from batchata_tasks.pipeline import steps as pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from batchata_tasks.flows.workers import Workers
 
 _CACHE_VERSION = "1"
 _RETRY_DELAYS = [10.0, 30.0]  # seconds, beyond the retries within each step
@@ -35,9 +44,11 @@ def _name() -> str:
     parameters: dict[str, Any] = task_run.parameters or {}
     step = str(task_run.task_name)
     context = context_of(parameters["ref"])
-    if "chunk_id" not in parameters:
+    order: PartOrder | None = parameters.get("order")
+    chunk_id: str | None = parameters.get("chunk_id") if order is None else order.chunk_id
+    if chunk_id is None:
         return f"{step} {context.spec.name}"
-    chunk = context.ledger.chunk(parameters["chunk_id"])
+    chunk = context.ledger.chunk(chunk_id)
     batch = (
         f"batch {context.number_of(chunk)}" if chunk.kind == ChunkKind.BATCH else "what is not sent"
     )
@@ -113,14 +124,33 @@ def collect(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     return pipeline.collect_step(ref, chunk_id)
 
 
-def _checked(step: Any, holds: Callable[[RunRef, str, dict[str, Any]], bool]) -> pipeline.Step:
-    """Return a step that ignores its cached value if the ledger or the disk contradicts it."""
+@task(name="read", task_run_name=_name, cache_policy=NO_CACHE, persist_result=False)
+def read(ref: RunRef, order: PartOrder) -> dict[str, Any] | None:
+    """Make a chunk's part of the results that `collect` has downloaded, on a worker."""
+    return pipeline.part_step(ref, order)
+
+
+def _checked(
+    step: Any,
+    holds: Callable[[RunRef, str, dict[str, Any]], bool],
+    workers: Workers | None = None,
+) -> pipeline.Step:
+    """Return a step that ignores its cached value if the ledger or the disk contradicts it.
+
+    It is done by the workers, if there are any.
+    """
+
+    def done(step: Any, ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        here: Callable[[], dict[str, Any]] = partial(step, ref, chunk_id)
+        if workers is None:
+            return here()
+        return workers.do(step, {"ref": ref, "chunk_id": chunk_id}, here)
 
     def checked(ref: RunRef, chunk_id: str) -> dict[str, Any]:
-        value: dict[str, Any] = step(ref, chunk_id)
+        value = done(step, ref, chunk_id)
         if holds(ref, chunk_id, value):
             return value
-        return step.with_options(refresh_cache=True)(ref, chunk_id)
+        return done(step.with_options(refresh_cache=True), ref, chunk_id)
 
     return checked
 
@@ -150,3 +180,15 @@ STEPS = pipeline.Steps(
     poll=poll,
     collect=_checked(collect, _has_landed),
 )
+"""The steps, all of them done in this process."""
+
+
+def steps_with(workers: Workers) -> pipeline.Steps:
+    """Return the steps, of which workers do those that take the most time of processors."""
+    if not workers.are_elsewhere:
+        return STEPS
+
+    def makes_parts(ref: RunRef, order: PartOrder) -> dict[str, Any] | None:
+        return workers.do(read, {"ref": ref, "order": order}, lambda: None)
+
+    return replace(STEPS, chunk=_checked(chunk, _file_stands, workers), makes_parts=makes_parts)

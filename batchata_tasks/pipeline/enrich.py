@@ -103,6 +103,7 @@ def run_prepared(
         _followed(held) as handle,
     ):
         held.letting_go = letting_go or held.letting_go
+        held.makes_parts = steps.makes_parts
         options = without_done(held, ready, options)
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)

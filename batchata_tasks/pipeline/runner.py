@@ -58,6 +58,11 @@ class DirectRunner:
     ) -> Receipt:
         """See Runner."""
         options = Options(refresh_mark(refresh), retry_failed, take_over)
+        if (kind := ready.settings.task_runner) != "thread":
+            progress.note(
+                f"BATCHATA_TASK_RUNNER={kind} is for flow runs: a direct run does all its work in "
+                "its own process."
+            )
         return run_prepared(ready, options, progress=progress)
 
     def jobs(self, spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:

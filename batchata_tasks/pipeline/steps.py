@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.manifest import plan_bodies, write_chunk_manifest
 from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.lost_files import write_spec
+from batchata_tasks.execution.made_part import make_ordered
 from batchata_tasks.execution.missing import follow_source
 from batchata_tasks.execution.poll import poll
 from batchata_tasks.execution.submit import submit
@@ -30,11 +32,12 @@ from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.renamed import note_renamed, require_known_key
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options, PlanSummary
+from batchata_tasks.providers import provider_type
 from batchata_tasks.providers.request_file import write_request_file
 from batchata_tasks.types.ids import chunk_token
 
 if TYPE_CHECKING:
-    from batchata_tasks.execution.run_ref import RunRef
+    from batchata_tasks.execution.run_ref import MakesParts, PartOrder, RunRef
     from batchata_tasks.pipeline.planning_run import PlanningRun
     from batchata_tasks.planning.estimate import Estimate
     from batchata_tasks.planning.packing import PlannedChunk
@@ -185,14 +188,28 @@ def chunk_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     run = context_of(ref)
     chunk = run.ledger.chunk(chunk_id)
     plan_folder = run.folder.run_folder(ref.run_id)
+
+    def gate() -> None:
+        """Refuse to put files in place that another process has made, and used, meanwhile."""
+        if run.ledger.chunk(chunk_id) != chunk:
+            message = f"the chunk {chunk_id} has changed since its files were begun; start again."
+            raise LedgerError(message)
+
     with run.state.writing:
         run.raise_if_left()
-        write_chunk_manifest(plan_folder, chunk, run.folder.manifest(chunk.id))
+        write_chunk_manifest(plan_folder, chunk, run.folder.manifest(chunk.id), gate)
         if chunk.kind == ChunkKind.BATCH:
-            framing = run.for_chunk(chunk).provider.framing
+            framing = provider_type(chunk.provider, chunk.endpoint).framing
             bodies = plan_bodies(plan_folder, chunk)
-            write_request_file(run.request_file(chunk), framing, chunk.id, bodies)
+            write_request_file(run.request_file(chunk), framing, chunk.id, bodies, gate)
     return {"chunk": chunk.id, "rows": chunk.rows, "bytes": chunk.bytes}
+
+
+def part_step(ref: RunRef, order: PartOrder) -> dict[str, Any] | None:
+    """Make a chunk's part of its results, in another process than the one that lands it."""
+    run = context_of(ref)
+    made = make_ordered(run, order)
+    return None if made is None else made.to_json()
 
 
 def submit_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
@@ -241,3 +258,4 @@ class Steps(ChunkSteps):
     submit: Step = submit_step
     poll: Step = poll_step
     collect: Step = collect_step
+    makes_parts: MakesParts | None = None  # of the results that are collected; None: `collect`

@@ -8,7 +8,7 @@ from batchata_tasks.common.files import durable
 from batchata_tasks.types.ids import custom_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from batchata_tasks.providers.base import Framing
@@ -17,15 +17,28 @@ _BYTES_A_WRITE = 1 << 20
 
 
 def write_request_file(
-    path: Path, framing: Framing, token: str, bodies: Iterable[tuple[str, bytes]]
+    path: Path,
+    framing: Framing,
+    token: str,
+    bodies: Iterable[tuple[str, bytes]],
+    gate: Callable[[], None] | None = None,
 ) -> None:
-    """Write the requests of a chunk's rows: (row id, body) each."""
-    write_requests(path, framing, ((custom_id(token, row_id), body) for row_id, body in bodies))
+    """Write the requests of a chunk's rows: (row id, body) each.
+
+    `gate` is called right before the file appears, and may raise.
+    """
+    requests = ((custom_id(token, row_id), body) for row_id, body in bodies)
+    write_requests(path, framing, requests, gate)
 
 
-def write_requests(path: Path, framing: Framing, requests: Iterable[tuple[str, bytes]]) -> None:
+def write_requests(
+    path: Path,
+    framing: Framing,
+    requests: Iterable[tuple[str, bytes]],
+    gate: Callable[[], None] | None = None,
+) -> None:
     """Write requests, (custom_id, body) each, byte for byte as they go over the wire."""
-    with durable(path) as stream:
+    with durable(path, gate=gate) as stream:
         stream.write(framing.head)
         block, size = list[bytes](), 0
         joint = b""

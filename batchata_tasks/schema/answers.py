@@ -33,6 +33,16 @@ class AnswerSchemas:
         """Return the response model of a request, or None if it asks for plain text."""
         return self.common if digest is None else self.own[digest]
 
+    @property
+    def has_class(self) -> bool:
+        """Whether a class checks the answers, and not JSON Schema alone."""
+        return self.common is not None and self.common.has_class
+
+    @property
+    def code(self) -> str | None:
+        """A digest of the code that decides on answers; None if there is none, or no text of it."""
+        return None if self.common is None else self.common.code
+
     def column_reader(self, digest: str | None) -> ColumnReader:
         """Return what reads the answers to requests of this response model."""
         schema = self.of(digest)

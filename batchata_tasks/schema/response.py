@@ -95,6 +95,11 @@ class ResponseSchema:
         return cls(str(schema.get("title") or "Response"), label, root, model, built=True)
 
     @property
+    def has_class(self) -> bool:
+        """Whether a class checks answers, which may have validators of its own."""
+        return not self._built
+
+    @property
     def code(self) -> str | None:
         """A digest of the code that decides on answers; None if there is none but the schema."""
         return None if self._built else code_digest(self._model)

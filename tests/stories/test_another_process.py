@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 import threading
@@ -12,9 +13,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from batchata_tasks.common.errors import (
     LeaseError,
@@ -23,14 +25,17 @@ from batchata_tasks.common.errors import (
     StorageError,
     WrongLedgerError,
 )
+from batchata_tasks.common.files import read_json
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.contexts import active, context_of
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.execution.run_context import RunContext
 from batchata_tasks.ledger import ChunkState, Ledger, StopReason
 from batchata_tasks.ledger.store import Store
-from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps, part_step
 from batchata_tasks.schema.answers import AnswerSchemas
+from batchata_tasks.schema.response import ResponseSchema
 from tests.support.books import check_money, run_with
 from tests.support.table import Table, open_batches
 from tests.support.waiting import PATIENCE, until
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.execution.run_ref import RunRef
+    from batchata_tasks.execution.run_ref import PartOrder, RunRef
 
 pytestmark = pytest.mark.in_turn
 
@@ -68,6 +73,12 @@ def do(step: str, ref: bytes, chunk_id: str, env: dict[str, str]) -> tuple[int, 
     """Do a step, with an environment; return the process and what the step returned."""
     os.environ.update(env)
     return os.getpid(), getattr(Steps(), step)(pickle.loads(ref), chunk_id)
+
+
+def do_part(ref: bytes, order: bytes, env: dict[str, str]) -> tuple[int, dict[str, Any] | None]:
+    """Make a part, with an environment; return the process and what says how it was made."""
+    os.environ.update(env)
+    return os.getpid(), part_step(pickle.loads(ref), pickle.loads(order))
 
 
 def do_as_the_lease_goes(
@@ -119,8 +130,21 @@ class Elsewhere:
         self.processes[name].add(process)
         return value
 
+    def part(self, ref: RunRef, order: PartOrder) -> dict[str, Any] | None:
+        """Make a part, the name of which step is `read`."""
+        self.before("read", ref, order.chunk_id)
+        env = {k: v for k, v in os.environ.items() if k.startswith(OURS)} | self.env
+        given = pickle.dumps(ref), pickle.dumps(order)
+        process, value = self.pool.submit(do_part, *given, env).result()
+        self.processes["read"].add(process)
+        return None if value is None else json.loads(json.dumps(value))
+
     def steps(self) -> Steps:
         return replace(Steps(), **{name: partial(self.step, name) for name in STEPS})
+
+    def heavy_steps(self) -> Steps:
+        """Return steps of which only those are done elsewhere that workers of a flow run do."""
+        return replace(Steps(), chunk=partial(self.step, "chunk"), makes_parts=self.part)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +199,159 @@ def test_a_whole_run_is_done_elsewhere(table: Table, pool: ProcessPoolExecutor) 
     assert all(os.getpid() not in done_by for done_by in elsewhere.processes.values())
     assert len(set[int]().union(*elsewhere.processes.values())) == 2
     assert not list((table.output / "_batchata").glob(".landing*"))
+
+
+def test_results_are_read_elsewhere_and_land_here(table: Table, pool: ProcessPoolExecutor) -> None:
+    """Every row gets its own answer, also those that replace older ones, and the money adds up.
+
+    No other process than this one knows the provider's key, and nothing half-made is left.
+    """
+    keys = {name: "" for name in os.environ if name.endswith("_KEY")}
+    elsewhere = Elsewhere(pool, env=keys)
+    steps, changes = elsewhere.heavy_steps(), {"items_per_batch": 3, "cost_limit_usd": 1}
+    assert run_with(table, steps, **changes).outcomes == {"succeeded": 20}
+    for value in table.values[::2]:
+        value["text"] += ", changed"
+    table.write()
+    assert run_with(table, steps, **changes).plan["reasons"] == {"input": 10}
+    assert len(table.rows()) == 20
+    table.check_answers()
+    assert accepted(table) == (30, 0)
+    check_money(table)
+    assert set(elsewhere.processes) == {"chunk", "read"}
+    assert all(os.getpid() not in done_by for done_by in elsewhere.processes.values())
+    assert not list((table.output / "_batchata").rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize("fault", ["request_refusal", "request_broken_line", "request_missing"])
+def test_what_is_read_elsewhere_is_as_if_it_were_read_here(
+    table: Table, pool: ProcessPoolExecutor, fault: str
+) -> None:
+    """Outcomes, errors, retries and money are the same, whichever process reads results."""
+    ends = list[Any]()
+    for steps in (Steps(), Elsewhere(pool).heavy_steps()):
+        table.output = table.folder / f"out{len(ends)}"
+        table.emulator.control.faults(kind=fault, contains="row 7", times=1)
+        run_with(table, steps, items_per_batch=10)
+        commits = [read_json(path) or {} for path in table.output.glob("_batchata/commits/*.json")]
+        commits.sort(key=lambda commit: (len(commit["retried"]), str(commit["outcomes"])))
+        facts = ["outcomes", "retried", "kept", "read_lines"]
+        facts += ["settled_picodollars", "overhead_picodollars"]
+        ends.append([{name: commit[name] for name in facts} for commit in commits])
+        errors = [[*commit["errors"].values(), *commit["errors_before"]] for commit in commits]
+        ends[-1].append([len(texts) for texts in errors])  # some name a request, or its run
+        ends[-1].append([(row["id"], row["_status"], row["_attempts"]) for row in table.rows()])
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("lost", ["no file", "nothing"])
+def test_a_part_that_a_lost_process_has_not_made_is_made_here(
+    one: Table, pool: ProcessPoolExecutor, lost: str
+) -> None:
+    """Whatever became of the other process, its rows land, once."""
+    elsewhere = Elsewhere(pool)
+
+    def part(ref: RunRef, order: PartOrder) -> dict[str, Any] | None:
+        if lost == "nothing":
+            return None
+        made = elsewhere.part(ref, order)
+        assert made is not None
+        (one.output / "_batchata" / made["file"]).unlink()
+        return made
+
+    assert run_with(one, replace(Steps(), makes_parts=part)).outcomes == {"succeeded": 4}
+    one.check_answers()
+    assert accepted(one) == (4, 0)
+
+
+def test_other_code_of_the_response_model_reads_nothing(
+    one: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has other validators than the one that lands refuses; the next run carries on.
+
+    A class that no file names is asked in the process that has it alone.
+    """
+    path = one.folder / "models.py"
+    path.write_text(CODE)
+    monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(one.folder))
+    model: dict[str, Any] = {"response_schema": None, "response_model": f"{path}:Label"}
+
+    def older(step: str, _ref: RunRef, _chunk: str) -> None:
+        path.write_text(CODE.replace('value == "x"', 'value == "y"') if step == "read" else CODE)
+
+    elsewhere = Elsewhere(pool, older)
+    with pytest.raises(SpecError, match="another version of"):
+        run_with(one, elsewhere.heavy_steps(), **model)
+    assert not list((one.output / "data").glob("*.parquet"))
+    path.write_text(CODE)
+    receipt = run_with(one, Elsewhere(pool).heavy_steps(), **model)
+    assert receipt.continued
+    assert accepted(one)[1] == 0
+
+
+def test_a_class_that_no_file_names_is_asked_in_the_process_that_has_it(
+    one: Table, pool: ProcessPoolExecutor
+) -> None:
+    """Its validators exist there alone, so results are read there."""
+
+    class Label(BaseModel):
+        label: Literal["x", "y", "z"]
+
+        @field_validator("label")
+        @classmethod
+        def _none(cls, _value: str) -> str:
+            text = "out of use"
+            raise ValueError(text)
+
+    schema = ResponseSchema.from_model(Label, "response_model").stored
+    spec = one.spec(response_schema=schema, max_attempts=1).with_model(Label)
+    elsewhere = Elsewhere(pool)
+    receipt = enrich(spec, steps=elsewhere.heavy_steps())
+    assert receipt.outcomes == {"invalid": 4}
+    assert set(elsewhere.processes) == {"chunk"}
+
+
+def test_a_part_is_given_up_if_the_run_has_left_its_dataset(
+    one: Table, pool: ProcessPoolExecutor
+) -> None:
+    """The other process reads that in the ledger between blocks of rows, and leaves no file."""
+
+    def lost(step: str, ref: RunRef, _chunk: str) -> None:
+        if step == "read":
+            given_back(ref)
+
+    with pytest.raises(LeaseError):
+        run_with(one, Elsewhere(pool, lost).heavy_steps())
+    assert not list((one.output / "_batchata").glob(".part-*.tmp"))
+    assert run_with(one, Elsewhere(pool).heavy_steps()).outcomes == {"succeeded": 4}
+    assert accepted(one) == (4, 0)
+
+
+def test_a_late_process_does_not_overwrite_the_requests_of_a_chunk_that_has_moved_on(
+    one: Table,
+) -> None:
+    """A process that was given up, and wakes up, leaves the files as they are."""
+    files = list[bytes]()
+
+    def chunk(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        run = context_of(ref)
+        real = run.ledger.chunk
+
+        def moved_on(name: str) -> Any:
+            monkeypatch.setattr(run.ledger, "chunk", lambda one: replace(real(one), stop=1))
+            return real(name)
+
+        value = Steps().chunk(ref, chunk_id)
+        files.append(run.request_file(real(chunk_id)).read_bytes())
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(run.ledger, "chunk", moved_on)
+            with pytest.raises(LedgerError, match="has changed since"):
+                Steps().chunk(ref, chunk_id)
+        files.append(run.request_file(real(chunk_id)).read_bytes())
+        return value
+
+    assert run_with(one, replace(Steps(), chunk=chunk)).outcomes == {"succeeded": 4}
+    assert files[0] == files[1]
 
 
 def test_validators_of_the_response_model_check_elsewhere_too(
