@@ -133,7 +133,14 @@ def accepted(table: Table) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["process", "dask", "ray"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "process",
+        pytest.param("dask", marks=pytest.mark.nights),
+        pytest.param("ray", marks=pytest.mark.nights),
+    ],
+)
 def test_a_worker_that_is_killed_half_way_loses_nothing(
     server: Server, table: Table, kind: str
 ) -> None:

@@ -54,6 +54,7 @@ def machine(specs: list[dict[str, object]]) -> Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.nights
 def test_ten_specs_of_two_machines_do_not_starve_each_other(
     emulator: Emulator, tmp_path: Path, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
