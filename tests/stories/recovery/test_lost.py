@@ -23,10 +23,9 @@ from batchata_tasks.common.errors import (
     TransientError,
     WrongLedgerError,
 )
-from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.files import put_in_place, read_json, write_json
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.execution import download
 from batchata_tasks.execution.contexts import context_of
@@ -758,9 +757,8 @@ def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(
     for provider in (AnthropicAdapter, OpenAIAdapter):
         monkeypatch.setattr(provider, "limits", Limits(1000, 10))
     with monkeypatch.context() as dying:
-        dying.setattr(
-            "batchata_tasks.dataset.parts.Dataset.supersede", dying_after(1, Dataset.supersede)
-        )
+        appearing = "batchata_tasks.execution.land.put_in_place"
+        dying.setattr(appearing, dying_after(1, put_in_place))
         with pytest.raises(KeyboardInterrupt):
             table.run()
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
