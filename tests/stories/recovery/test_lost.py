@@ -758,7 +758,7 @@ def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(
         monkeypatch.setattr(provider, "limits", Limits(1000, 10))
     with monkeypatch.context() as dying:
         appearing = "batchata_tasks.execution.land.put_in_place"
-        dying.setattr(appearing, dying_after(1, put_in_place))
+        dying.setattr(appearing, dying_after(0, put_in_place))
         with pytest.raises(KeyboardInterrupt):
             table.run()
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
