@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
 
 _SHORTEST_WAIT = 0.05  # seconds
+_LAST_LOOK = 30.0  # seconds for which a provider may be silent before a run lets go all the same
 
 
 def cancel(context: SubmitContext, batch_id: str, note: str = "") -> bool:
@@ -69,7 +70,9 @@ def poll(context: SubmitContext, chunk: Chunk, longest_wait: float = math.inf) -
     A run that is to stop cancels it first. The wait between looks is `BATCHATA_POLL_INTERVAL`, or
     starts at the provider's and grows to a minute, or beyond it if very many are open: batches take
     from minutes to a day, and an account's rate limit is shared (see `look_pace.py`). `Wait` says
-    for how long it is waited for; then the ledger says that it is overdue.
+    for how long it is waited for; then the ledger says that it is overdue. A provider that says
+    nothing ends the wait after ten times `BATCHATA_PATIENCE`, with an error; but not if the run may
+    let go after `longest_wait`, since it costs nothing then to wait for the provider.
     """
     batch_id, wait = chunk.batch_id or "", Wait(context, chunk)
     shortest, longest = context.provider.poll_seconds
@@ -81,7 +84,7 @@ def poll(context: SubmitContext, chunk: Chunk, longest_wait: float = math.inf) -
             cancelled, pause = _cancelled(context, wait, batch_id, str(reason)), shortest
         pause_now, left_alone = pace.wait(pause)
         try:
-            look = None if left_alone else _look(context, wait, batch_id)
+            look = None if left_alone else _look(context, wait, batch_id, until)
         except (NotShownError, TerminalError) as error:
             set_aside(context, chunk, _why_aside(wait, batch_id, error))
             return None
@@ -137,10 +140,14 @@ def _why_aside(wait: Wait, batch_id: str, error: NotShownError | TerminalError) 
     raise RefusedLookError(message)
 
 
-def _look(context: SubmitContext, wait: Wait, batch_id: str) -> BatchLook | None:
-    """Return the status of a batch; None if the provider did not tell in the time that is left."""
+def _look(context: SubmitContext, wait: Wait, batch_id: str, until: float) -> BatchLook | None:
+    """Return the status of a batch; None if the provider did not tell in the time that is left.
+
+    `until` is the moment (of the monotonic clock) at which the run may let go; infinity if never.
+    """
+    let_go = max(until - time.monotonic(), _LAST_LOOK)
     # one that was waited for long enough, by an earlier process, is looked at all the same
-    longest = max(min(wait.left(), context.seconds_left()), 0.0)
+    longest = max(min(wait.left(), context.seconds_left(), let_go), 0.0)
     try:
         with within(longest):
             return look_once(context, batch_id, longest)
@@ -148,6 +155,6 @@ def _look(context: SubmitContext, wait: Wait, batch_id: str) -> BatchLook | None
         wait.tell(f"{error} Waiting for that.")
         return None
     except TransientError:
-        if longest >= context.settings.patience * PATIENT:
+        if until == math.inf and longest >= context.settings.patience * PATIENT:
             raise
         return None

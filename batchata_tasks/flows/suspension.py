@@ -37,6 +37,12 @@ T = TypeVar("T")
 Wait = Literal["suspend", "process"]
 """Where a flow run waits for its batches: nowhere, being suspended, or in its process."""
 
+_FAILS_AFTER = 7 * 24 * 3600
+"""Seconds after which the server ends a flow run that nobody resumed as Failed.
+
+Batches end within a day, and each suspension is one of its own: by then `watch` is gone.
+"""
+
 LOOKS_FOR = 10.0
 """Seconds for which a process itself waits for a batch before its flow run is suspended."""
 
@@ -149,7 +155,8 @@ def _suspend(error: SuspendedRunError, run: FlowRun) -> None:
             message = f"flow run {other.name} ({other.id})"
             raise AwaitedElsewhereError(message)
     with get_client(sync_client=True) as client:
-        proposed = Suspended(message=str(error), pause_key=pause_key(awaited, run))
+        key = pause_key(awaited, run)
+        proposed = Suspended(message=str(error), pause_key=key, timeout_seconds=_FAILS_AFTER)
         state = propose_state_sync(client, proposed, flow_run_id=run.id)
     if state.is_paused():
         raise Pause(state=state)

@@ -68,6 +68,21 @@ def test_it_lets_go_and_is_carried_on(
     assert sent(emulator) == 9
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_a_silent_provider_is_waited_for_without_a_process(
+    emulator: Emulator, tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that tells nothing of a batch fails no run that may let go; it goes on later."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0")
+    spec = Table(tmp_path, emulator, api, rows=3).spec()
+    emulator.control.faults(kind="http_error", status=503, route="get")
+    with pytest.raises(SuspendedRunError, match=r"^waiting for 1 of 1 batch$"):
+        started(spec)
+    emulator.control.clear_faults()
+    assert started(spec).outcomes == {"succeeded": 3}
+    assert sent(emulator) == 3
+
+
 def test_batches_that_are_awaited_count_as_under_way(emulator: Emulator, tmp_path: Path) -> None:
     """No more than `max_parallel_batches` are at the provider, however often it is carried on."""
     table = Table(tmp_path, emulator, "anthropic", rows=9)

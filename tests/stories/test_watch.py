@@ -6,6 +6,7 @@ A flow run is done by `prefect flow-run execute`, as a worker does it.
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -133,6 +134,15 @@ def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator:
     assert pq.read_table(team.ledger.output / "data").num_rows == sent(emulator) == ROWS
     idle = watched(team)
     assert (idle["batches"], idle["calls"]) == (0, 0)
+
+
+def test_a_suspended_run_waits_no_longer_than_a_week(team: Team, emulator: Emulator) -> None:
+    """If nobody ever resumes it, the server ends it as Failed, so that somebody hears of it."""
+    with open_batches(emulator):
+        state = executed(team, team.begin())["state"]
+    begun, end = state["timestamp"], state["state_details"]["pause_timeout"]
+    waits = datetime.fromisoformat(end) - datetime.fromisoformat(begun)
+    assert timedelta(days=6, hours=23) < waits <= timedelta(days=7)
 
 
 def test_a_suspended_run_shows_how_its_batches_are(team: Team, emulator: Emulator) -> None:
