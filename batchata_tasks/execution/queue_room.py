@@ -16,6 +16,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.guard import split_chunk
 from batchata_tasks.execution.look_pace import note_refusal
 from batchata_tasks.ledger import Queue
+from batchata_tasks.types.batch_life import LONGEST_LIFE
 from batchata_tasks.types.ids import chunk_token
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _LOOKS_EVERY = 60.0  # seconds between looks at batches that nobody else looks a
 _TOLD_EVERY = 600.0  # seconds between lines about a wait
 _MARGIN = 10  # per cent that tokens may be more than is likely
 _FAR_TOO_LARGE = 2  # times the queue: not by an estimate that may be wrong
-_LATELY = 26 * 3600.0  # seconds: batches end by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class _Waiting:
         if not wanted or context.ledger.looks_under(self._queue.account).paused > 0:
             return
         try:
-            for look in context.provider.recent(time.time() - _LATELY):
+            for look in context.provider.recent(time.time() - LONGEST_LIFE):
                 if look.batch_id in wanted and look.ended:
                     context.ledger.record_look(look.batch_id, look.status, look.done, ended=True)
                 wanted.discard(look.batch_id)

@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, delete, func, insert, select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
+from batchata_tasks.types.batch_life import LONGEST_LIFE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -18,7 +19,11 @@ _NONE = delete(t.pauses).where(t.pauses.c.account == bindparam("under"))
 _OPEN = (
     select(func.count())
     .select_from(t.batches)
-    .where(t.batches.c.account == bindparam("under"), t.batches.c.ended_at.is_(None))
+    .where(
+        t.batches.c.account == bindparam("under"),
+        t.batches.c.ended_at.is_(None),
+        t.batches.c.submitted_at > bindparam("after"),  # older ones ended without being seen to
+    )
 )
 
 
@@ -46,6 +51,8 @@ class Pauses(Store):
     def looks_under(self, connection: Connection, account: str) -> LooksUnder:
         """Return how many batches of an account are looked at, and for how long none is."""
         until = connection.execute(_UNTIL, {"under": account}).scalar() or 0
-        paused = max((until - self.clock(connection)) / 1e6, 0.0)
-        batches = connection.execute(_OPEN, {"under": account}).scalar_one()
+        now = self.clock(connection)
+        paused = max((until - now) / 1e6, 0.0)
+        asked = {"under": account, "after": now - int(LONGEST_LIFE * 1e6)}
+        batches = connection.execute(_OPEN, asked).scalar_one()
         return LooksUnder(batches, min(paused, _LONGEST))

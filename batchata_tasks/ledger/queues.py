@@ -18,6 +18,7 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
 from batchata_tasks.ledger.values import Chunk, ChunkState, Lease
+from batchata_tasks.types.batch_life import LONGEST_LIFE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 _HOUR = 3_600_000_000
-# providers end batches within 24 hours, also those that nobody looks at
-_LONGEST_LIFE = 26 * _HOUR
 # accounts are given larger queues as they are used, and nobody tells: it is tried once a day
 _BELIEVED = 24 * _HOUR
 _SENT = (ChunkState.SUBMITTED, ChunkState.OVERDUE, ChunkState.ABANDONED)
@@ -362,7 +361,7 @@ def _is_in(row: Row[Any], now: int) -> bool:
         return False
     if row.state == ChunkState.PLANNED:
         return _is_held(row, now)
-    is_young = row.let_in_at > now - _LONGEST_LIFE
+    is_young = row.let_in_at > now - int(LONGEST_LIFE * 1e6)
     return is_young and (row.state in _IN_DOUBT or row.ended_at is None)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from batchata_tasks.providers.accounts import account_name
 from batchata_tasks.providers.checks import Checks
 from batchata_tasks.providers.credentials import ENVIRONMENT
+from batchata_tasks.types.batch_life import LONGEST_LIFE
 from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.outcome import Outcome
     from batchata_tasks.types.request import Request
-
-# seconds: batches end within 24 hours, and clocks differ
-_LONGEST_LIFE = 26 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +240,7 @@ class Adapter(Checks, ABC):
         models = None if model is None else (None, model)
         return {
             look.batch_id
-            for look in self.recent(time.time() - _LONGEST_LIFE)
+            for look in self.recent(time.time() - LONGEST_LIFE)
             if not look.ended and (models is None or look.model in models)
         }
 

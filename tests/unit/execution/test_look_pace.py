@@ -141,6 +141,11 @@ def test_the_more_is_open_the_less_often_each_is_looked_at(
             assert pace.wait(300) == (300, False)
             own = Context(ledger, provider, Settings(poll_interval=2))
             assert LookPace(own).wait(60) == (2, False)  # pyright: ignore[reportArgumentType]
+            now = Ledger.clock
+            monkeypatch.setattr(
+                Ledger, "clock", lambda one, connection: now(one, connection) + 27 * 3_600_000_000
+            )
+            assert pace.wait(60) == (60, False)  # by now they have ended, seen or not
 
 
 def test_no_server_pauses_a_ledger_for_years(emulator: Emulator) -> None:
