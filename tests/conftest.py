@@ -28,6 +28,7 @@ from tests.support.dialect import sharing_one_dialect
 from tests.support.launcher import FOLDER
 from tests.support.ledgers import Databases, PostgresDatabases, SqliteFiles
 from tests.support.postgres import LazyServer, Server
+from tests.support.prefect_server import Server as PrefectServer
 from tests.support.prefect_server import migrated_database
 from tests.support.table import MODELS, Table
 
@@ -238,6 +239,15 @@ def prefect_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -
     """Return an empty database of Prefect, which all workers share; tests copy it."""
     base = tmp_path_factory.getbasetemp()
     return migrated_database(base if worker_id == "master" else base.parent)
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, prefect_database: Path
+) -> Iterator[PrefectServer]:
+    """Run a Prefect server for the module."""
+    with PrefectServer(tmp_path_factory.mktemp("prefect"), prefect_database) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -110,7 +110,10 @@ def enrich(
             ready = _prepared(wanted, settings)
             return pipeline.run_prepared(ready, options, steps, progress, name, letting_go)
 
-        with Workers(settings.task_runner) as workers, shown_progress(progress, wanted.name):
+        with (
+            closing(Workers(settings.task_runner)) as workers,
+            shown_progress(progress, wanted.name),
+        ):
             steps = steps_with(workers)
             receipt = suspending(
                 lambda letting_go: _when_free(partial(work, letting_go), name, progress),

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import parent_process
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
@@ -28,7 +28,6 @@ from batchata_tasks.execution.contexts import context_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from types import TracebackType
 
     from prefect import Task
     from prefect.task_runners import TaskRunner
@@ -62,7 +61,7 @@ def require_installed(kind: Kind) -> None:
 class Workers:
     """The workers of one flow run: of `kind`, unless its flow has a task runner of its own.
 
-    They are started when the first of their work is there, and end with the block.
+    They are started when the first of their work is there, and end when this is closed.
     """
 
     def __init__(self, kind: Kind) -> None:
@@ -79,15 +78,8 @@ class Workers:
         """Whether work is done by other processes than this one."""
         return self._given is not None or self._name in _MAKERS
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End them, if they are this flow run's own."""
         with self._lock:
             self._close()
 

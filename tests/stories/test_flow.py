@@ -24,26 +24,17 @@ from batchata_tasks.ledger import ChunkState
 from tests.support import commands
 from tests.support.commands import python, start
 from tests.support.paths import ROOT
-from tests.support.prefect_server import Server
 from tests.support.table import Table
 from tests.support.team import Team
 from tests.support.unclear import in_state
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from batchata_tasks.emulator import Emulator
     from tests.support.commands import Process
+    from tests.support.prefect_server import Server
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
-    """Run a Prefect server for the module."""
-    with Server(tmp_path_factory.mktemp("prefect"), prefect_database) as running:
-        yield running
 
 
 @pytest.fixture

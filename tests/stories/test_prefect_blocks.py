@@ -18,16 +18,16 @@ import yaml
 from tests.support.commands import batchata, python
 from tests.support.jobs import sent
 from tests.support.paths import ROOT
-from tests.support.prefect_server import Server
 from tests.support.table import open_batches
 from tests.support.team import SPEC, Team
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from batchata_tasks.emulator import Emulator
     from tests.support.commands import Process
+    from tests.support.prefect_server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -87,13 +87,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
-    """Run a Prefect server for the module."""
-    with Server(tmp_path_factory.mktemp("prefect"), prefect_database) as running:
-        yield running
 
 
 @pytest.fixture

@@ -17,15 +17,15 @@ import yaml
 
 from tests.support import commands
 from tests.support.paths import ROOT
-from tests.support.prefect_server import Server
 from tests.support.table import Table
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from tests.support.prefect_server import Server
 
 PACKAGES = {"dask": "prefect_dask", "ray": "prefect_ray"}
 MARK = "BATCHATA_TEST_MARK"  # a variable by whose value all processes of a test are known
@@ -57,13 +57,6 @@ class Label(BaseModel):
             time.sleep(0.05)
         return value
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
-    """Run a Prefect server for the module."""
-    with Server(tmp_path_factory.mktemp("prefect"), prefect_database) as running:
-        yield running
 
 
 @pytest.fixture

@@ -14,16 +14,15 @@ import pytest
 
 from tests.support.commands import batchata, start
 from tests.support.jobs import sent
-from tests.support.prefect_server import Server
 from tests.support.table import open_batches
 from tests.support.team import Team
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from tests.support.prefect_server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -52,13 +51,6 @@ PREFECTS = (  # what Prefect itself logs of a run
     "Finished in state Completed('400 succeeded')",
 )
 PROPOSE = ("batchata_tasks.flows.suspension", "propose_state_sync")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
-    """Run a Prefect server for the module."""
-    with Server(tmp_path_factory.mktemp("prefect"), prefect_database) as running:
-        yield running
 
 
 @pytest.fixture
