@@ -13,7 +13,7 @@ from batchata_tasks.types.batch_life import LONGEST_LIFE
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_LONGEST = 3600.0  # seconds; a server may ask for years
+_LONGEST = 600.0  # seconds; a server may ask for years
 _UNTIL = select(t.pauses.c.until).where(t.pauses.c.account == bindparam("under"))
 _NONE = delete(t.pauses).where(t.pauses.c.account == bindparam("under"))
 _OPEN = (
@@ -39,9 +39,15 @@ class Pauses(Store):
 
     @writes
     def pause_looks(self, connection: Connection, account: str, seconds: float) -> None:
-        """Let no run look at batches of an account for a while: the provider asked for that."""
+        """Let no run look at batches of an account for a while: the provider asked for that.
+
+        One that asked for more than ten minutes is asked again all the same: its limits are counted
+        by the minute, so that is a mistake, and nobody is to wait for the end of it.
+        """
+        if seconds > _LONGEST:
+            return
         self.lock(connection, f"pause of {account}")
-        until = self.clock(connection) + int(min(seconds, _LONGEST) * 1e6)
+        until = self.clock(connection) + int(seconds * 1e6)
         before = connection.execute(_UNTIL, {"under": account}).scalar() or 0
         if until > before:
             connection.execute(_NONE, {"under": account})
