@@ -43,7 +43,7 @@ class InterruptedRunError(BatchataError):
 
 
 class CancelledRunError(InterruptedRunError):
-    """The run let go of its dataset, and a person cancelled it meanwhile; it has ended."""
+    """A person cancelled the run while no process was at work on it; it is not gone on with."""
 
 
 class SuspendedRunError(BatchataError):

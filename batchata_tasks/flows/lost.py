@@ -83,7 +83,7 @@ def taken_up(client: SyncPrefectClient, run: FlowRun) -> Fate:
         return Fate.LEFT
     if state.is_cancelled():
         return Fate.CANCELLED
-    if state.is_cancelling():
+    if state.is_cancelling() or (state.is_crashed() and was_cancelled(client, run)):
         message = "Its process was lost while it was being cancelled."
         client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
         return Fate.CANCELLED
@@ -95,6 +95,18 @@ def taken_up(client: SyncPrefectClient, run: FlowRun) -> Fate:
         message = "Its process was lost. Start it again: what it sent is not sent again."
         client.set_flow_run_state(run.id, Crashed(message=message), force=True)
     return Fate.LEFT
+
+
+def was_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Whether a person cancelled a flow run whose process was lost before that was done.
+
+    It may have been called crashed since then, and started again.
+    """
+    asked = False
+    states = client.read_flow_run_states(run.id)
+    for state in sorted(states, key=lambda state: state.timestamp):
+        asked = state.is_cancelling() or (asked and not state.is_cancelled())
+    return asked
 
 
 def _started_again(client: SyncPrefectClient, run: FlowRun, state: State[Any]) -> Fate:

@@ -20,8 +20,13 @@ from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 
 from batchata_tasks.common.errors import BatchataError
-from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
+from batchata_tasks.execution.held_dataset import (
+    CancelledRunError,
+    LettingGo,
+    SuspendedRunError,
+)
 from batchata_tasks.flows.flow_runs import Awaited, awaited_by, newest, pause_key, suspended_for
+from batchata_tasks.flows.lost import was_cancelled
 from batchata_tasks.flows.watch_sign import why_unwatched
 from batchata_tasks.ledger import opened_ledger
 
@@ -74,11 +79,19 @@ def suspending(
         LedgerError: the ledger at `ledger_url` cannot be used.
         Pause: the flow run is suspended, and its process is to end.
         AwaitedElsewhereError: another flow run waits for the same already.
+        CancelledRunError: a person cancelled the flow run before its process was lost.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return work(LettingGo())
     run = context.flow_run
+    if run.deployment_id is not None and _was_cancelled(run):
+        cancelled()
+        message = (
+            "it was cancelled, and its process was lost before that was done: `watch` cancels its "
+            "batches at the provider, and lands what ran."
+        )
+        raise CancelledRunError(message)
     with _telling(cancelled):
         if wait == "process":
             return work(LettingGo())
@@ -115,6 +128,11 @@ def _telling(cancelled: Callable[[], None]) -> Generator[None, None, None]:
             if _is_cancelled(UUID(flow_run.root_flow_run_id)):
                 cancelled()
         raise
+
+
+def _was_cancelled(run: FlowRun) -> bool:
+    with get_client(sync_client=True) as client:
+        return was_cancelled(client, run)
 
 
 def _is_cancelled(flow_run_id: UUID) -> bool:

@@ -78,14 +78,16 @@ def killed(team: Team, flow_run: str, module: str, name: str, *, after: bool = F
     assert start("-c", script, cwd=team.folder, env=env).wait().returncode == -9
 
 
-def set_state(team: Team, flow_run: str, kind: str, name: str | None = None) -> None:
+def set_state(
+    team: Team, flow_run: str, kind: str, name: str | None = None, *, force: bool = False
+) -> None:
     state = {"type": kind, **({"name": name} if name else {})}
-    team.server.ask(f"flow_runs/{flow_run}/set_state", {"state": state})
+    team.server.ask(f"flow_runs/{flow_run}/set_state", {"state": state, "force": force})
 
 
 def started_again(team: Team, flow_run: str) -> dict[str, Any]:
     """Do what a worker and the automations do for a process that died; do the flow run again."""
-    set_state(team, flow_run, "CRASHED")
+    set_state(team, flow_run, "CRASHED", force=True)
     set_state(team, flow_run, "SCHEDULED", "AwaitingRetry")
     return executed(team, flow_run)
 
@@ -230,6 +232,20 @@ def test_a_suspended_run_that_is_cancelled_is_cancelled_at_the_provider(
     results = team.ledger.ask_ledger("SELECT result FROM runs WHERE id IN {runs}")
     assert results == [("cancelled",)]
     assert pq.read_table(team.ledger.output / "data").num_rows == ROWS
+
+
+def test_a_cancel_outlives_the_process_that_was_to_do_it(team: Team, emulator: Emulator) -> None:
+    """An automation that starts the lost run again lets nothing go on that a person cancelled."""
+    emulator.control.progress("seconds", 3600)
+    flow_run = team.begin(**WHOLE)
+    killed(team, flow_run, "batchata_tasks.pipeline.steps", "poll")
+    set_state(team, flow_run, "CANCELLING", force=True)  # as if a worker had it in hand
+    run = started_again(team, flow_run)
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "BatchesCancelled")
+    assert len(watched(team)["cancelled"]) == 1
+    (batch,) = emulator.control.ledger()["anthropic"]["batches"]
+    assert batch["status"] in ("canceling", "ended")
+    assert sent(emulator) == ROWS
 
 
 @pytest.mark.parametrize(

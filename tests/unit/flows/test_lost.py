@@ -42,6 +42,7 @@ class Server:
     """Answers as a server with these flow runs does; keeps the states that they are set to.
 
     `heard` is how many seconds ago each worker was heard, `beat` how many ago a run's process was.
+    `went` are states that a run went through.
     """
 
     runs: list[FlowRun] = field(default_factory=list[FlowRun])
@@ -49,6 +50,7 @@ class Server:
     beat: float | None = None
     again: int = 0
     states: list[str] = field(default_factory=list[str])
+    went: tuple[StateType, ...] = ()
 
     def set_flow_run_state(
         self, flow_run_id: UUID, state: State[Any], *, force: bool = False
@@ -61,7 +63,11 @@ class Server:
         message = "Its process was lost; it is started again and carries on."
         again = State[Any](type=StateType.SCHEDULED, name="AwaitingRetry", message=message)
         by_others = State[Any](type=StateType.SCHEDULED, name="AwaitingRetry")
-        return [again] * self.again + [by_others] * 5
+        went = [
+            State[Any](type=kind, timestamp=ago(100 - number))  # pyright: ignore[reportArgumentType]
+            for number, kind in enumerate(self.went)
+        ]
+        return [*reversed(went), *[again] * self.again, *[by_others] * 5]
 
     def read_flow_runs(self, **_filters: object) -> list[FlowRun]:
         return self.runs
@@ -154,6 +160,30 @@ def test_a_lost_flow_run_is_started_again(
     """
     server = Server()
     assert (taken_up(client(server), run()), server.states) == (fate, states)
+
+
+@pytest.mark.parametrize(
+    ("went", "states"),
+    [
+        ((StateType.RUNNING, StateType.CANCELLING, StateType.CRASHED), ["Cancelled"]),
+        (
+            (StateType.CANCELLING, StateType.CRASHED, StateType.RUNNING, StateType.CRASHED),
+            ["Cancelled"],
+        ),
+        (
+            (StateType.CANCELLING, StateType.CANCELLED, StateType.RUNNING, StateType.CRASHED),
+            ["AwaitingRetry"],
+        ),
+    ],
+    ids=["as it was cancelled", "started again since", "cancelled, and retried by a person"],
+)
+def test_what_a_person_cancelled_is_not_started_again(
+    went: tuple[StateType, ...], states: list[str]
+) -> None:
+    """A worker that is lost as it cancels a run leaves it crashed, and nobody the wiser."""
+    server = Server(went=went)
+    taken_up(client(server), flow_run(StateType.CRASHED))
+    assert server.states == states
 
 
 def test_a_run_that_is_lost_before_it_runs_is_not_started_for_ever() -> None:
