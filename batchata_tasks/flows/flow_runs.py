@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterDeploymentId,
+    FlowRunFilterId,
     FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateName,
@@ -156,6 +157,22 @@ class PrefectFlowRuns:
         run = this_flow_run()
         with _answering(), get_client(sync_client=True) as client:
             return take_up_lost(client, at_work, None if run is None else run.work_pool_name)
+
+    def cancelled(self, works: Collection[str]) -> set[str]:
+        """See FlowRuns."""
+        ids = [one for one in map(_flow_run_of, works) if one is not None]
+        found = set[str]()
+        with _answering(), get_client(sync_client=True) as client:
+            for begin in range(0, len(ids), _PAGE):
+                wanted = FlowRunFilter(
+                    id=FlowRunFilterId(any_=ids[begin : begin + _PAGE]),
+                    state=FlowRunFilterState(
+                        type=FlowRunFilterStateType(any_=[StateType.CANCELLED])
+                    ),
+                )
+                runs = client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE)
+                found |= {f"flow run {run.id}" for run in runs}
+        return found
 
 
 def make_room() -> None:

@@ -124,7 +124,9 @@ def _telling(cancelled: Callable[[], None]) -> Generator[None, None, None]:
     try:
         yield
     except TerminationSignal:
-        with suppress(HTTPError):  # this process has to end, whether or not the server answers
+        # this process has to end, whether or not the server answers, and a worker that ends as well
+        # may say so twice: if nothing comes of it, `watch` sees that the flow run was cancelled
+        with suppress(HTTPError, TerminationSignal):
             if _is_cancelled(UUID(flow_run.root_flow_run_id)):
                 cancelled()
         raise

@@ -15,6 +15,7 @@ from batchata_tasks.ledger.budgets import ChangedBudget
 from batchata_tasks.ledger.calibration import Calibration, UsageHistory
 from batchata_tasks.ledger.changes import Changes
 from batchata_tasks.ledger.corrections import Corrections
+from batchata_tasks.ledger.leases import WATCHING
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import ledger_exists, open_ledger
 from batchata_tasks.ledger.overdue import Overdue
@@ -57,6 +58,7 @@ __all__ = [
     "SET_ASIDE",
     "UNFINISHED",
     "UNTIL_LOOKED_AT",
+    "WATCHING",
     "AwaitedBatch",
     "BudgetStatus",
     "BudgetTerms",

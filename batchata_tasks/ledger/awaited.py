@@ -35,6 +35,15 @@ _AWAITED = (
 _CANCELLED = select(t.runs.c.id, t.runs.c.dataset_id).where(
     t.runs.c.state != RunPhase.CLOSED, t.runs.c.stop == StopReason.CANCEL
 )
+_LEFT = (
+    select(t.datasets.c.id, t.datasets.c.worked_by)
+    .join(t.runs, t.runs.c.dataset_id == t.datasets.c.id)
+    .where(
+        t.runs.c.state == RunPhase.OPEN,
+        t.datasets.c.holder.is_(None),
+        t.datasets.c.worked_by.is_not(None),
+    )
+)
 _HELD = select(t.datasets.c.id, t.datasets.c.holder, t.datasets.c.lease_until).where(
     t.datasets.c.holder.is_not(None)
 )
@@ -66,12 +75,14 @@ class OpenWork:
     - `cancelled` are runs that a person cancelled and that have not ended, with their datasets.
     - `lost` names by dataset the work of processes that held it, and died or fell silent.
     - `at_work` names the work of processes that hold a dataset.
+    - `left` names by dataset the work that held it last, if its run is open and nobody holds it.
     """
 
     batches: list[AwaitedBatch]
     cancelled: dict[str, str]
     lost: dict[str, str]
     at_work: frozenset[str] = field(default_factory=frozenset[str])
+    left: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class Awaiting(Store):
@@ -98,6 +109,7 @@ class Awaiting(Store):
             {row.id: row.dataset_id for row in connection.execute(_CANCELLED)},
             lost,
             frozenset(at_work),
+            {row.id: row.worked_by for row in connection.execute(_LEFT)},
         )
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 
+WATCHING = "watch"
+"""The work of a process that looks after the runs of others."""
+
 _HOLDER = re.compile(r"process \d+ \((.+)\) on ")
 _DATASET = select(t.datasets).where(t.datasets.c.id == bindparam("dataset_id"))
 _LOCKED_DATASET = _DATASET.with_for_update()
@@ -88,6 +91,8 @@ class Leases(Store):
     ) -> Lease:
         """Take the lease on a dataset; `run` names the work of this process, such as a flow run.
 
+        That is kept when it is released, until others hold it; `WATCHING` counts for nothing.
+
         Raises:
             AlreadyRunningError: another run holds it.
         """
@@ -102,7 +107,8 @@ class Leases(Store):
             )
             raise AlreadyRunningError(message, _for_people(row.holder), row.lease_until)
         values = {"fence": row.fence + 1, "holder": holder, "lease_until": now + int(seconds * 1e6)}
-        connection.execute(_SET, {"of_dataset": dataset_id, **values})
+        worked_by = row.worked_by if run == WATCHING else run
+        connection.execute(_SET, {"of_dataset": dataset_id, **values, "worked_by": worked_by})
         lost = row.holder and _for_people(row.holder)
         return Lease(dataset_id, row.fence + 1, holder, lost=lost)
 

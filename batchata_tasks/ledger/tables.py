@@ -29,6 +29,7 @@ datasets = Table(
     Column("fence", BigInteger, nullable=False, default=0),  # grows with every new holder
     Column("holder", Text),  # who holds the lease, as text for people: host, process, run
     Column("lease_until", BigInteger),
+    Column("worked_by", Text),  # the work that held it last, by its name; null if it had none
 )
 
 runs = Table(

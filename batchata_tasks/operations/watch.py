@@ -8,7 +8,7 @@ waited for: the next pass goes on.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +20,7 @@ from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, 
 from batchata_tasks.execution.queue_room import KEPT
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.snapshot import snapshot
-from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
+from batchata_tasks.ledger import WATCHING, ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import end_run
 from batchata_tasks.operations.looks import look_at
 from batchata_tasks.operations.watched import watched_runs
@@ -100,6 +100,10 @@ class FlowRuns(Protocol):
         """
         ...
 
+    def cancelled(self, works: Collection[str]) -> set[str]:
+        """Return those works that are flow runs which a person cancelled."""
+        ...
+
 
 class NoFlowRuns:
     """See FlowRuns: there is no server."""
@@ -131,6 +135,11 @@ class NoFlowRuns:
         """See FlowRuns."""
         del at_work
         return []
+
+    def cancelled(self, works: Collection[str]) -> set[str]:
+        """See FlowRuns."""
+        del works
+        return set()
 
 
 @dataclass
@@ -220,10 +229,13 @@ class _Watching:
         for note in looks.notes:
             self._note(note)
         waiters = self.flow_runs.waiters(self.ledger.id, [run.id for run in runs])
+        cancelled = self._cancelled(work)
         unseen = {run.id for run in runs if run.unseen}
         for run in runs:
             try:
-                self._see_to(run, waiters.get(run.id, Waiters()), gathered)
+                who = waiters.get(run.id, Waiters())
+                who = replace(who, cancelled=(*who.cancelled, *cancelled.get(run.id, ())))
+                self._see_to(run, who, gathered)
             except BatchataError as error:  # the others are seen to all the same
                 self._note(f"{run.name}: {error}")
         for run_id in waiters.keys() - {run.id for run in runs}:
@@ -260,6 +272,12 @@ class _Watching:
         if waiters.suspended and self._resume(waiters):
             return
         self._do(run)
+
+    def _cancelled(self, work: OpenWork) -> dict[str, tuple[str, ...]]:
+        """Return by run the flow run that let go of it, if a person cancelled that."""
+        cancelled = self.flow_runs.cancelled(set(work.left.values()))
+        left = [(self.ledger.open_run(one), by) for one, by in work.left.items() if by in cancelled]
+        return {run.id: (by,) for run, by in left if run is not None}
 
     def _do(self, run: WatchedRun) -> None:
         """Do here what there is to do for a run: end it, or land what has ended."""
@@ -313,7 +331,7 @@ class _Watching:
         """Do a run's work here, but wait for no batch; return False if another process does it."""
         output = str(run.context.folder.root)
         try:
-            with hold_dataset(output, self.settings, self.progress, "watch") as held:
+            with hold_dataset(output, self.settings, self.progress, WATCHING) as held:
                 held.letting_go = LettingGo(after=0)
                 held.answers = run.answers(self.settings)
                 with suppress(SuspendedRunError):  # other batches have not ended

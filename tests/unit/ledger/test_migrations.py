@@ -123,6 +123,7 @@ def test_an_old_ledger_keeps_every_row(old: str) -> None:
     }
     assert {name: found for name, found in new.items() if found} == {
         "chunks": {"emptied", "expected", "resends", "tokens"},
+        "datasets": {"worked_by"},
         "runs": {"stop", "rehearsal"},
         "intents": {"mark", "scope"},
         "outcomes": {"retried", "cache_write_tokens", "list_cost"},

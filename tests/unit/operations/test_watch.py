@@ -13,7 +13,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
 from batchata_tasks.ledger import RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import request_cancel
-from batchata_tasks.operations.watch import Fate, Waiters, WatchReport, watch
+from batchata_tasks.operations.watch import Fate, FlowRuns, NoFlowRuns, Waiters, WatchReport, watch
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import PlanSummary
@@ -67,15 +67,29 @@ class Suspended:
         assert set(self.lost).isdisjoint(at_work)
         return self.silent
 
+    def cancelled(self, works: Collection[str]) -> set[str]:
+        del works
+        return set()
 
-def let_go(spec: EnrichmentSpec) -> str:
+
+class Cancelled(NoFlowRuns):
+    """Flow runs of which one was cancelled by a person."""
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+
+    def cancelled(self, works: Collection[str]) -> set[str]:
+        return {self._work} & set(works)
+
+
+def let_go(spec: EnrichmentSpec, work: str | None = None) -> str:
     """Send what there is, let go, and return the run's id."""
     with pytest.raises(SuspendedRunError) as error:
-        run_prepared(prepare_run(spec, Settings()), letting_go=LettingGo(0))
+        run_prepared(prepare_run(spec, Settings()), run=work, letting_go=LettingGo(0))
     return error.value.run_id
 
 
-def passed(flow_runs: Suspended | None = None, gathered: float = 600) -> WatchReport:
+def passed(flow_runs: FlowRuns | None = None, gathered: float = 600) -> WatchReport:
     return watch(Settings(), flow_runs, gathered=gathered)
 
 
@@ -304,6 +318,32 @@ def test_a_run_that_has_ended_is_no_longer_waited_for(table: Table) -> None:
     passed(waiting)
     assert waiting.resumed == [f"flow run of {run_id}"]
     assert waiting.unseen == set()
+
+
+def test_a_cancel_that_a_process_could_not_tell_is_seen_to(table: Table) -> None:
+    """The last flow run at work on a dataset was cancelled, and ended before the ledger heard.
+
+    Neither a pass of `watch` in between, nor the cancel of an earlier flow run, changes that.
+    """
+    spec = table.spec(items_per_batch=3)
+    with open_batches(table.emulator):
+        let_go(spec, "flow run 1")
+        run_id = let_go(spec, "flow run 2")
+        table.emulator.control.finish(table.ledger()["batches"][0]["id"])
+        assert passed(Cancelled("flow run 1"), gathered=0).landed == [run_id]
+        assert passed(Cancelled("flow run 2")).cancelled == [run_id]
+        assert sent(table.emulator) == 9
+
+
+def test_who_went_on_with_a_cancelled_run_is_left_alone(table: Table) -> None:
+    """A person who starts it by hand, or another flow run, takes it over from the cancelled one."""
+    spec = table.spec(items_per_batch=3)
+    with open_batches(table.emulator):
+        let_go(spec, "flow run 1")
+        let_go(spec)
+        assert passed(Cancelled("flow run 1")).cancelled == []
+        with hold_dataset(spec.output, Settings(), None, "flow run 1"):
+            assert passed(Cancelled("flow run 1")).cancelled == []
 
 
 @pytest.mark.parametrize("sent_some", [True, False])

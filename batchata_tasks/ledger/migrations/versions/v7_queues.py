@@ -1,9 +1,12 @@
-"""Queues of providers: who waits for room in them, what they hold, and until when nobody looks."""
+"""Queues of providers: who waits for room in them, what they hold, and until when nobody looks.
+
+And the work that held a dataset last, such as a flow run.
+"""
 
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, String
+from sqlalchemy import BigInteger, Column, String, Text
 
 revision = "7"
 down_revision = "6"
@@ -11,6 +14,7 @@ down_revision = "6"
 
 def upgrade() -> None:
     """Add the tables; batches that were sent by older versions have no place in a queue."""
+    op.add_column("datasets", Column("worked_by", Text))
     op.add_column("chunks", Column("tokens", BigInteger))
     op.create_index("batches_account", "batches", ["account", "ended_at"])
     op.create_table(
