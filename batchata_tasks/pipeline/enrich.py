@@ -128,6 +128,7 @@ def run_prepared(
         recovery = recover(held, ready.table)
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
             _land_unfinished_run(old, ready, steps, recovery)
+            options = without_done(held, ready, options)  # it may have been cancelled before
         land_overdue(held)
         agree_on_changes(held, ready.table.dataset)
         read_again(held, ready.table)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.execution.held_dataset import CancelledRunError
-from batchata_tasks.ledger import RunEnd, RunPhase
+from batchata_tasks.ledger import ChunkState, RunEnd, RunPhase, StopReason
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import HeldDataset
-    from batchata_tasks.ledger import Ledger
+    from batchata_tasks.ledger import Ledger, RunRow
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.planning.summary import Options
 
@@ -48,28 +48,38 @@ def going_on(ledger: Ledger, dataset_id: str, ready: PreparedRun, options: Optio
 
 
 def without_done(held: HeldDataset, ready: PreparedRun, options: Options) -> Options:
-    """Return the options of work that let go of runs, without what those have done since.
+    """Return the options of work that let go of runs, without what those have done, or do.
 
-    Another start may have finished them: to refresh rows, or to send failed ones again, a second
-    time would be to pay twice for what was asked once.
+    To refresh rows, or to send failed ones again, a second time would be to pay twice for what was
+    asked once. Another start may have finished them, and the spec may have been edited since.
 
     Raises:
         CancelledRunError: a person cancelled one of them.
     """
     for run_id in held.letting_go.before:
         run = held.ledger.find_run(run_id)
-        if run is None or run.state != RunPhase.CLOSED:
+        if run is None:
             continue
-        if run.spec_digest != ready.record["spec_digest"]:
-            continue
-        if run.result == RunResult.CANCELLED:
+        was_cancelled = run.stop == StopReason.CANCEL or run.result == RunResult.CANCELLED
+        if run.state == RunPhase.CLOSED and was_cancelled:
             message = "the run was cancelled while it was suspended; nothing more is sent."
             raise CancelledRunError(message)
         if options.refresh_before is not None and run.refresh_before is not None:
             options = replace(options, refresh_before=run.refresh_before)
-        if run.retry_failed:
+        if run.retry_failed and options.retry_failed:
             options = replace(options, retry_failed=False)
+            _tell_unsent(held, ready, run)
     return options
+
+
+def _tell_unsent(held: HeldDataset, ready: PreparedRun, run: RunRow) -> None:
+    """Say so if failed rows are left that a run of an older spec was to send again."""
+    is_other = run.spec_digest != ready.record["spec_digest"]
+    if is_other and held.ledger.chunks(run.id, (ChunkState.PLANNED,)):
+        held.progress.note(
+            "the spec has changed since failed rows were asked for again: those that were not sent "
+            "by then are left as they are, until you ask for them once more."
+        )
 
 
 def going_on_words(refresh_before: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +15,7 @@ from batchata_tasks.execution.held_dataset import (
     hold_dataset,
 )
 from batchata_tasks.ledger import opened_ledger
-from batchata_tasks.operations.cancel import cancel
+from batchata_tasks.operations.cancel import cancel, request_cancel
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.prepare import prepare_run
@@ -144,9 +144,23 @@ def test_ones_own_run_is_not_carried_on(emulator: Emulator, tmp_path: Path) -> N
     assert not any("This start" in label for label, _ in receipt.lines())
 
 
+EDITED: list[dict[str, Any]] = [
+    {},
+    {"cost_limit_usd": 1},
+    {"time_limit": "2h"},
+    {"max_parallel_batches": 3},
+    {"fail_if": {"failed_share": 0.9}},
+]
+"""What may be edited in a spec while its run is suspended, though nothing is to be sent for it."""
+
+
+@pytest.mark.parametrize("edited", EDITED, ids=lambda edited: "".join(edited) or "nothing")
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "open"])
 @pytest.mark.parametrize("asked", ["refresh", "retry_failed"])
-def test_what_was_asked_once_is_paid_once(emulator: Emulator, tmp_path: Path, asked: str) -> None:
-    """Another start finishes a run that was let go of: resumed, the first one asks nothing anew."""
+def test_what_was_asked_once_is_paid_once(
+    emulator: Emulator, tmp_path: Path, asked: str, edited: dict[str, Any], *, finished: bool
+) -> None:
+    """Resumed, a run asks nothing anew, whoever finished it, and whatever limit was edited."""
     table = Table(tmp_path, emulator, "anthropic", rows=3)
     spec = table.spec(max_attempts=1)
     emulator.control.faults(kind="request_refusal", contains="row 1")
@@ -158,12 +172,36 @@ def test_what_was_asked_once_is_paid_once(emulator: Emulator, tmp_path: Path, as
 
     with open_batches(emulator), pytest.raises(SuspendedRunError) as let_go:
         started(spec, options=options())
-    started(spec)
-    before = sent(emulator)
-    started(spec, 0, let_go.value.run_id, options=options())
+    if finished:
+        started(spec)
+    before, spec = sent(emulator), table.spec(max_attempts=1, **edited)
+    started(spec, 60, let_go.value.run_id, options=options())
     assert sent(emulator) == before
-    started(spec, options=options())  # asked again, it is done again
+    started(spec, 60, options=options())  # asked again, it is done again
     assert sent(emulator) > before
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "asked"])
+@pytest.mark.parametrize("edited", EDITED, ids=lambda edited: "".join(edited) or "nothing")
+def test_an_edited_spec_undoes_no_cancel(
+    emulator: Emulator, tmp_path: Path, edited: dict[str, Any], *, ended: bool
+) -> None:
+    """What a person cancelled while it was suspended sends nothing more, also as another text."""
+    table = Table(tmp_path, emulator, "anthropic", rows=9)
+    spec = table.spec(items_per_batch=3, max_parallel_batches=1)
+    with open_batches(emulator), pytest.raises(SuspendedRunError) as let_go:
+        started(spec)
+    if ended:
+        cancel(spec, Settings())
+    else:
+        request_cancel(spec, Settings())
+    spec = table.spec(**{"items_per_batch": 3, "max_parallel_batches": 1, **edited})
+    if edited or ended:
+        with pytest.raises(CancelledRunError):
+            started(spec, 60, let_go.value.run_id)
+    else:  # it is carried on, which ends it
+        assert started(spec, 60, let_go.value.run_id).result == "cancelled"
+    assert sent(emulator) == 3
 
 
 def test_what_was_cancelled_meanwhile_sends_nothing_more(
