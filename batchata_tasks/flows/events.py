@@ -16,6 +16,8 @@ from batchata_tasks.types.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prefect.client.schemas.objects import FlowRun
+
 COMMON = (
     *("run_id", "result", "rehearsal", "outcomes", "unsent_rows"),
     *("cost_usd", "cost_limit_usd", "warnings"),
@@ -83,6 +85,19 @@ EVENTS = (
     RunEvent("batchata.drift", _has_drifted, of_plan=("reasons", "renamed", "misfits", "requests")),
     RunEvent("batchata.run-carried-on", lambda receipt: receipt.continued),
 )
+
+
+def send_suspended(run: FlowRun, message: str) -> None:
+    """Send the server that a flow run is suspended, and for what.
+
+    Automations that look for lost runs need that: of the run's own states Prefect may tell late,
+    since those of a scheduled run wait for an event that was not sent when it was created.
+    """
+    resource = {
+        "prefect.resource.id": f"prefect.flow-run.{run.id}",
+        "prefect.resource.name": run.name,
+    }
+    emit_event("batchata.run-suspended", resource, payload={"message": message})
 
 
 def send_events(receipt: Receipt) -> None:

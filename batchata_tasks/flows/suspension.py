@@ -25,6 +25,7 @@ from batchata_tasks.execution.held_dataset import (
     LettingGo,
     SuspendedRunError,
 )
+from batchata_tasks.flows.events import send_suspended
 from batchata_tasks.flows.flow_runs import Awaited, awaited_by, newest, pause_key, suspended_for
 from batchata_tasks.flows.lost import was_cancelled
 from batchata_tasks.flows.watch_sign import why_unwatched
@@ -179,6 +180,7 @@ def _suspend(error: SuspendedRunError, run: FlowRun) -> None:
         proposed = Suspended(message=str(error), pause_key=key, timeout_seconds=_FAILS_AFTER)
         state = propose_state_sync(client, proposed, flow_run_id=run.id)
     if state.is_paused():
+        send_suspended(run, str(error))
         raise Pause(state=state)
     if not state.is_running():
         message = f"the flow run is {state.name} by now, so it is not suspended."

@@ -109,6 +109,11 @@ def events(team: Team, name: str) -> list[dict[str, Any]]:
     return team.server.ask("events/filter", wanted)["events"]
 
 
+def events_of(team: Team, run: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    resource = f"prefect.flow-run.{run['id']}"
+    return [one for one in events(team, name) if one["resource"]["prefect.resource.id"] == resource]
+
+
 def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator: Emulator) -> None:
     """It has no process while it waits, says for what, and is completed: each row is paid once.
 
@@ -118,6 +123,10 @@ def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator:
         run = executed(team, team.begin())
         assert (run["state_type"], run["state_name"]) == ("PAUSED", "Suspended")
         assert run["state"]["message"] == "waiting for 1 of 1 batch"
+        told = until(lambda: events_of(team, run, "batchata.run-suspended"))
+        assert told[0]["payload"] == {"message": "waiting for 1 of 1 batch"}
+        related = {one["prefect.resource.id"] for one in told[0]["related"]}
+        assert "prefect.tag.batchata-enrich" in related  # by which automations select it
         assert watched(team)["resumed"] == []
     assert watched(team)["resumed"] == [run["id"]]
     run = executed(team, run["id"])
