@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.errors import (
+    BatchataError,
     HeldError,
     LedgerError,
     OtherAccountError,
@@ -49,9 +50,17 @@ _FIRST_PAUSE = 1.0  # seconds until batches are listed again; then longer
 _RESENDS = 1  # how often a chunk is ever sent again by itself
 
 
-def adopt(context: SubmitContext, chunk: Chunk) -> str | None:
-    """Look up a create of unknown fate; return its batch id, None once its absence is proven."""
-    look = _resolve(context, chunk)
+class StillUnclearError(BatchataError):
+    """What became of a create is not known yet, and is not waited for."""
+
+
+def adopt(context: SubmitContext, chunk: Chunk, longest: float = math.inf) -> str | None:
+    """Look up a create of unknown fate; return its batch id, None once its absence is proven.
+
+    Raises:
+        StillUnclearError: neither is known after `longest` seconds.
+    """
+    look = _resolve(context, chunk, longest)
     if look is None:
         context.log(
             f"{context.provider.name}: the account's list shows no batch of these "
@@ -91,7 +100,7 @@ def hold(ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk_id: str) -> 
     ledger.hold(lease, chunk_id)
 
 
-def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
+def _resolve(context: SubmitContext, chunk: Chunk, longest: float) -> BatchLook | None:
     """Find the batch of a create of unknown fate; return None once its absence is proven.
 
     A candidate is a batch of the right size, no older than the newest that was listed before the
@@ -102,6 +111,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         HeldError: a candidate is gone before it was judged; or there is none, but the list is not
             known to show all batches of the account; or the chunk was sent again once before.
         LedgerError: another process, which sent it at this moment, recorded its batch.
+        StillUnclearError: see `adopt`.
     """
     intent = context.ledger.intent(chunk.id)
     began = awake_clock()  # by now its answer was lost, or the process that sent it has ended
@@ -129,6 +139,9 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         if not unjudged and now >= proof_from:
             _require_proof(context, chunk, seen)
             return None
+        if now >= began + longest:
+            message = f"nobody knows yet whether the batch of chunk {chunk.id} was accepted."
+            raise StillUnclearError(message)
         context.sleep(wait if unjudged else min(wait, max(proof_from - awake_clock(), 0.2)))
         wait = min(wait * 1.5, context.provider.poll_seconds[1])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import InputError
+from batchata_tasks.common.errors import BatchataError, InputError
 from batchata_tasks.common.text import duration, pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.contexts import answers_of
@@ -18,7 +18,7 @@ from batchata_tasks.ledger import SENDING_ENDS, ChunkState
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.execution.run_context import RunContext
-    from batchata_tasks.ledger import AwaitedBatch, Ledger, OpenWork
+    from batchata_tasks.ledger import AwaitedBatch, Ledger, OpenWork, RunRow
     from batchata_tasks.operations.looks import Looks
     from batchata_tasks.schema.answers import AnswerSchemas
 
@@ -96,32 +96,44 @@ def watched_runs(
 ) -> list[WatchedRun]:
     """Return the runs that wait for batches, for room, or to be ended; record how batches are.
 
-    Runs of datasets whose folder is not there, or another ledger's, are left out.
+    Runs of datasets whose folder is not there, or another ledger's, are left out; and so are those
+    whose files cannot be read, of which a note tells.
     """
-    of_batches = [batch.chunk.run_id for batch in work.batches]
-    wanted = dict.fromkeys([*of_batches, *work.cancelled])
-    runs = {run_id: _watched(ledger, settings, run_id) for run_id in wanted}
+    batches = dict[str, list["AwaitedBatch"]]()
     for batch in work.batches:
-        if (run := runs[batch.chunk.run_id]) is not None:
-            _add(run, batch, looks)
+        batches.setdefault(batch.chunk.run_id, []).append(batch)
+
+    def read(run_id: str) -> WatchedRun | None:
+        row = ledger.run(run_id)
+        try:
+            return _watched(ledger, settings, row, batches.get(run_id, []), looks)
+        except BatchataError as error:  # the others are seen to all the same
+            looks.notes.append(f"{row.name}: {error}")
+            return None
+
+    runs = {run_id: read(run_id) for run_id in dict.fromkeys([*batches, *work.cancelled])}
     for queue in ledger.standings():  # read now, since batches that were seen to end make room
         for run_id in queue.waiting:
             if run_id not in runs:
-                runs[run_id] = _watched(ledger, settings, run_id)
+                runs[run_id] = read(run_id)
             if (run := runs[run_id]) is not None:
                 run.queued, run.has_room = True, run.has_room or run_id in queue.may_go
     return [run for run in runs.values() if run is not None]
 
 
-def _watched(ledger: Ledger, settings: Settings, run_id: str) -> WatchedRun | None:
-    row = ledger.run(run_id)
+def _watched(
+    ledger: Ledger, settings: Settings, row: RunRow, batches: list[AwaitedBatch], looks: Looks
+) -> WatchedRun | None:
     url = ledger.dataset_url(row.dataset_id)
     if url is None:
         return None
     folder = DatasetFolder.at_url(url)
     if (folder.owner() or {}).get("ledger_id") != ledger.id:
         return None
-    return WatchedRun(observe(ledger, folder, row, settings))
+    run = WatchedRun(observe(ledger, folder, row, settings))
+    for batch in batches:
+        _add(run, batch, looks)
+    return run
 
 
 def _add(run: WatchedRun, batch: AwaitedBatch, looks: Looks) -> None:

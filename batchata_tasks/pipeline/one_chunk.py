@@ -13,7 +13,7 @@ from batchata_tasks.execution.intent_files import withdraw
 from batchata_tasks.execution.overdue import lacks_results
 from batchata_tasks.execution.queue_full import make_room
 from batchata_tasks.execution.queue_room import wait_for_turn
-from batchata_tasks.execution.unclear import adopt
+from batchata_tasks.execution.unclear import StillUnclearError, adopt
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 
 if TYPE_CHECKING:
@@ -116,16 +116,25 @@ def _is_ready(run: RunContext, steps: ChunkSteps, chunk: Chunk, *, sends: bool) 
     planned = chunk.state == ChunkState.PLANNED
     if planned and not sends:
         return False
-    if chunk.state == ChunkState.UNCLEAR and not sends and not _was_accepted(run, chunk):
-        return False
+    if chunk.state == ChunkState.UNCLEAR and not sends:
+        try:
+            if not _was_accepted(run, chunk):
+                return False
+        except StillUnclearError:
+            _let_wait(run, chunk)
+            return False
     if planned or (sends and _lost_its_requests(run, chunk)):
         steps.chunk(run.ref, chunk.id)
     return True
 
 
 def _was_accepted(run: RunContext, chunk: Chunk) -> bool:
-    """Look up a create of unknown fate that is not wanted any more; withdraw it if absent."""
-    if adopt(run.for_chunk(chunk), chunk) is not None:
+    """Look up a create of unknown fate that is not wanted any more; withdraw it if absent.
+
+    Raises:
+        StillUnclearError: nobody knows yet, and the run lets go rather than wait for it.
+    """
+    if adopt(run.for_chunk(chunk), chunk, run.held.letting_go.after) is not None:
         return True
     withdraw(run.folder, run.ledger, run.lease, chunk.id, absent=True)
     return False

@@ -11,7 +11,7 @@ import pytest
 from batchata_tasks.common.errors import TransientError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
-from batchata_tasks.ledger import RunPhase, StopReason, opened_ledger
+from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import request_cancel
 from batchata_tasks.operations.watch import Fate, FlowRuns, NoFlowRuns, Waiters, WatchReport, watch
 from batchata_tasks.pipeline.enrich import run_prepared
@@ -19,6 +19,7 @@ from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import PlanSummary
 from tests.support.jobs import sent
 from tests.support.table import Table, open_batches
+from tests.support.unclear import in_state, leave_in_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -307,6 +308,41 @@ def test_another_accounts_batches_do_not_hide_ones_own(
     assert f"flow run of {own}" in waiting.resumed
     assert own not in (waiting.unseen or ())
     assert report.calls <= 5
+
+
+@pytest.mark.parametrize("damaged", ["owner.json", "intents"])
+def test_a_damaged_dataset_holds_up_no_other(table: Table, damaged: str) -> None:
+    """What cannot be read is told, with its name; the batches of the others land."""
+    bad, good = f"{table.output}-bad", f"{table.output}-good"
+    with open_batches(table.emulator):
+        let_go(table.spec(name="bad", output=bad))
+        run_id = let_go(table.spec(name="good", output=good))
+    place = Path(bad) / "_batchata" / damaged
+    for file in [place] if place.is_file() else place.glob("*.json"):
+        file.write_text("{")
+    report = passed(gathered=0)
+    assert report.landed == [run_id]
+    (note,) = report.notes
+    assert note.startswith("bad: ")
+    assert "is damaged" in note
+
+
+def test_a_pass_waits_for_no_create_of_unknown_fate(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled run whose create may be accepted yet is asked for again by the next pass."""
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec())
+    leave_in_doubt(table, monkeypatch, "drop_before", name="bad", output=f"{table.output}-bad")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "900")
+    with opened_ledger(Settings().ledger_url) as ledger:
+        (unclear,) = ledger.chunks_in((ChunkState.UNCLEAR,))
+        ledger.request_stop(unclear.run_id, StopReason.CANCEL)
+    assert passed(gathered=0).landed == [run_id]
+    assert in_state(ChunkState.UNCLEAR) == [unclear.id]
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0")
+    passed()
+    assert in_state(ChunkState.UNCLEAR) == []
 
 
 def test_a_run_that_has_ended_is_no_longer_waited_for(table: Table) -> None:
