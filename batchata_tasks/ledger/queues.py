@@ -23,7 +23,7 @@ from batchata_tasks.types.batch_life import LONGEST_LIFE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
 _HOUR = 3_600_000_000
 # accounts are given larger queues as they are used, and nobody tells: it is tried once a day
@@ -208,10 +208,17 @@ class Queues(Leases):
     @writes
     def keep_places(self, connection: Connection, run_id: str, seconds: float) -> None:
         """Keep the places of a run's waiting chunks for a while, though no process holds it."""
-        of_run = select(t.chunks.c.id).where(t.chunks.c.run_id == run_id)
-        waiting = t.queue_places.c.chunk_id.in_(of_run) & t.queue_places.c.let_in_at.is_(None)
         until = self.clock(connection) + int(seconds * 1e6)
-        connection.execute(update(t.queue_places).where(waiting).values(kept_until=until))
+        waiting = update(t.queue_places).where(_waiting_of(run_id))
+        connection.execute(waiting.values(kept_until=until))
+
+    @writes
+    def leave_queues(self, connection: Connection, run_id: str) -> None:
+        """Give up the places of a run's waiting chunks: nobody can have it go on.
+
+        If it does all the same, they wait behind all others.
+        """
+        connection.execute(delete(t.queue_places).where(_waiting_of(run_id)))
 
     @reads
     def standings(self, connection: Connection) -> list[QueueStanding]:
@@ -256,6 +263,12 @@ def standings(connection: Connection, now: int) -> list[QueueStanding]:
         holds = first.taken, first.limit, first.runs
         found.append(QueueStanding(queue, provider, *holds, waiting, frozenset(may_go)))
     return found
+
+
+def _waiting_of(run_id: str) -> ColumnElement[bool]:
+    """Return what the places of a run's waiting chunks meet."""
+    of_run = select(t.chunks.c.id).where(t.chunks.c.run_id == run_id)
+    return t.queue_places.c.chunk_id.in_(of_run) & t.queue_places.c.let_in_at.is_(None)
 
 
 def _line_of(connection: Connection, queue: Queue, now: int) -> _Line:

@@ -262,8 +262,10 @@ class _Watching:
         reason = run.why_due(gathered)
         if run.unseen and waiters.suspended:
             reason = "its batches cannot be looked at from here, so it waits in its own process"
-        if self._goes_on(run, waiters, reason):
-            return
+        if waiters.suspended and run.queued:
+            if reason is None and run.has_room:
+                reason = "there is room for it in the provider's queue"
+            self.ledger.keep_places(run.id, KEPT if reason is None else _STARTS)
         if reason is None:
             if waiters.suspended and run.has_news:
                 self.flow_runs.show(waiters.suspended[0], run.name, snapshot(run.context))
@@ -271,6 +273,8 @@ class _Watching:
         self.progress.note(f"{run.name}: {reason}.")
         if waiters.suspended and self._resume(waiters):
             return
+        if waiters.suspended:  # nobody comes back for its places, so nobody is to wait behind them
+            self.ledger.leave_queues(run.id)
         self._do(run)
 
     def _cancelled(self, work: OpenWork) -> dict[str, tuple[str, ...]]:
@@ -286,19 +290,6 @@ class _Watching:
                 self.report.cancelled.append(run.id)
         elif self._at(run, _land):
             self.report.landed.append(run.id)
-
-    def _goes_on(self, run: WatchedRun, waiters: Waiters, reason: str | None) -> bool:
-        """Keep a suspended run's places in lines; resume it if there is room, and no other reason.
-
-        Return whether that was done.
-        """
-        if not (waiters.suspended and run.queued):
-            return False
-        self.ledger.keep_places(run.id, _STARTS if run.has_room else KEPT)
-        if reason is not None or not run.has_room:
-            return False
-        self.progress.note(f"{run.name}: there is room for it in the provider's queue.")
-        return self._resume(waiters)
 
     def _take_up(self, work: OpenWork) -> None:
         """Have lost flow runs started again, and end what a person cancelled of them."""

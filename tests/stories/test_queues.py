@@ -165,6 +165,7 @@ class FlowRuns(NoFlowRuns):
     """Flow runs that are suspended, one for each run, and those that were resumed."""
 
     resumed: list[str] = field(default_factory=list[str])
+    can_resume: bool = True
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         assert ledger_id
@@ -172,7 +173,7 @@ class FlowRuns(NoFlowRuns):
 
     def resume(self, flow_run_id: str) -> bool:
         self.resumed.append(flow_run_id)
-        return True
+        return self.can_resume
 
 
 def test_a_suspended_run_goes_on_once_another_runs_batch_made_room(
@@ -234,6 +235,27 @@ def test_nobody_holds_the_line_whom_nobody_resumes(
     with opened_ledger(Settings().ledger_url) as ledger, ledger.engine.begin() as connection:
         connection.execute(update(tables.queue_places).values(kept_until=1))
     assert run(another(openai, "third")).outcomes == {"succeeded": ROWS}
+
+
+def test_nobody_waits_behind_a_run_that_cannot_be_resumed(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its deployment is gone, say, it leaves the line once it is its turn; later it may go."""
+    one_at_a_time(openai, monkeypatch)
+    flow_runs = FlowRuns(can_resume=False)
+    with open_batches(openai.emulator):
+        with pytest.raises(SuspendedRunError):
+            run(openai.spec(), after=0)
+        with pytest.raises(SuspendedRunError) as error:
+            run(another(openai, "second"), after=0)
+    run(openai.spec())
+    with pytest.raises(SuspendedRunError):
+        run(another(openai, "third"), after=0)
+    for _ in range(2):
+        report = watch(Settings(), flow_runs)
+        assert (report.resumed, error.value.run_id in flow_runs.resumed) == ([], True)
+    assert run(another(openai, "third"), after=20).outcomes == {"succeeded": ROWS}
+    assert run(another(openai, "second")).outcomes == {"succeeded": ROWS}
 
 
 def test_a_plan_says_what_will_wait(
