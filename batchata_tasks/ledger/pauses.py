@@ -47,18 +47,26 @@ class Pauses(Store):
         if seconds > _LONGEST:
             return
         self.lock(connection, f"pause of {account}")
-        until = self.clock(connection) + int(seconds * 1e6)
-        before = connection.execute(_UNTIL, {"under": account}).scalar() or 0
-        if until > before:
+        now = self.clock(connection)
+        if seconds > self._left(connection, account, now):
+            until = now + int(seconds * 1e6)
             connection.execute(_NONE, {"under": account})
             connection.execute(insert(t.pauses), {"account": account, "until": until})
 
     @reads
     def looks_under(self, connection: Connection, account: str) -> LooksUnder:
         """Return how many batches of an account are looked at, and for how long none is."""
-        until = connection.execute(_UNTIL, {"under": account}).scalar() or 0
         now = self.clock(connection)
-        paused = max((until - now) / 1e6, 0.0)
         asked = {"under": account, "after": now - int(LONGEST_LIFE * 1e6)}
         batches = connection.execute(_OPEN, asked).scalar_one()
-        return LooksUnder(batches, min(paused, _LONGEST))
+        return LooksUnder(batches, self._left(connection, account, now))
+
+    @staticmethod
+    def _left(connection: Connection, account: str, now: int) -> float:
+        """Return how many seconds of a pause are left.
+
+        One that ends later than any lasts was noted while a clock was ahead: it counts for nothing.
+        """
+        until = connection.execute(_UNTIL, {"under": account}).scalar() or now
+        left = (until - now) / 1e6
+        return left if 0 < left <= _LONGEST else 0.0

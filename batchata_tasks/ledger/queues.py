@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _HOUR = 3_600_000_000
 # accounts are given larger queues as they are used, and nobody tells: it is tried once a day
 _BELIEVED = 24 * _HOUR
+_KEPT = 900_000_000  # longer than any place is kept
 _SENT = (ChunkState.SUBMITTED, ChunkState.OVERDUE, ChunkState.ABANDONED)
 _IN_DOUBT = (ChunkState.UNCLEAR, ChunkState.HELD)
 _OF_USE = (ChunkState.PLANNED, *_IN_DOUBT, *_SENT)
@@ -155,6 +156,7 @@ class Queues(Leases):
             # a part of it may fit where the whole did not
             too_little = before.too_little if amount >= before.amount else None
             moved = {"placed": chunk.id, **queue._asdict(), **values, "too_little": too_little}
+            moved["since"] = min(before.since, now)  # a clock may have been ahead
             if before.fence != lease.fence:  # others may have had the room since it was let in
                 moved["let_in_at"] = None
             connection.execute(_SET, moved)
@@ -295,7 +297,8 @@ class _Line:
         self._inside = {row.chunk_id: row for row in rows if _is_in(row, now)}
         self._waiting = [row for row in rows if _waits(row, now)]
         self._told = told
-        self._is_old = told is not None and told.told_at + _BELIEVED < now
+        # told in the future: by a clock that was ahead, nobody knows when
+        self._is_old = told is not None and abs(now - told.told_at) > _BELIEVED
         # a batch beyond the limit that began to run shows that it has grown
         self.outgrown = self._is_old and tried is not None and _ran(tried)
         is_inside = told is not None and told.probe in self._inside
@@ -374,7 +377,7 @@ def _is_in(row: Row[Any], now: int) -> bool:
         return False
     if row.state == ChunkState.PLANNED:
         return _is_held(row, now)
-    is_young = row.let_in_at > now - int(LONGEST_LIFE * 1e6)
+    is_young = abs(now - row.let_in_at) < int(LONGEST_LIFE * 1e6)
     return is_young and (row.state in _IN_DOUBT or row.ended_at is None)
 
 
@@ -382,7 +385,8 @@ def _waits(row: Row[Any], now: int) -> bool:
     """Whether others heed a chunk's place in the line."""
     if row.let_in_at is not None or row.state != ChunkState.PLANNED:
         return False
-    return _is_held(row, now) or (row.kept_until or 0) > now
+    # a place that is kept for longer than any is was kept while a clock was ahead
+    return _is_held(row, now) or now < (row.kept_until or 0) <= now + _KEPT
 
 
 def _ran(tried: Row[Any]) -> bool:

@@ -160,3 +160,21 @@ def test_no_server_pauses_a_ledger_for_years(emulator: Emulator) -> None:
         note_refusal(ledger, "another", TransientError("x", None, 429))
         assert 590 < ledger.looks_under("account").paused <= 600
         assert ledger.looks_under("another").paused == 0
+
+
+def test_a_clock_that_was_ahead_pauses_nothing(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause that was noted then counts for nothing once it is right, and hides no other."""
+    assert emulator
+    with opened_ledger(Settings().ledger_url) as ledger:
+        now = Ledger.clock
+        with monkeypatch.context() as ahead:
+            ahead.setattr(
+                Ledger, "clock", lambda one, connection: now(one, connection) + 30 * 86_400_000_000
+            )
+            ledger.pause_looks("account", 30)
+            assert ledger.looks_under("account").paused > 0
+        assert ledger.looks_under("account").paused == 0
+        ledger.pause_looks("account", 20)
+        assert 10 < ledger.looks_under("account").paused <= 20

@@ -222,6 +222,28 @@ def test_a_suspended_run_keeps_its_place_for_a_while(runs: Runs, clock: Clock) -
     assert not runs.ask(1, 60).let_in
 
 
+def test_a_clock_that_was_ahead_holds_nobody_up(runs: Runs, clock: Clock) -> None:
+    """What was noted then counts neither as kept nor as at the provider for weeks."""
+    assert runs.ask(0, 60).let_in
+    clock.later(30 * DAY)
+    for run in (0, 1):
+        runs.take_over(run)
+    assert runs.ask(0, 60).let_in
+    runs.send(0)
+    assert not runs.ask(1, 60).let_in
+    runs.ledger.keep_places(runs.ids[1], 600)
+    for run in (0, 1):
+        runs.ledger.release_lease(runs.leases[run])
+    clock.later(-30 * DAY)
+    assert runs.ask(2, 100).let_in
+    runs.ledger.leave_queue(runs.leases[2], runs.chunk(2).id)
+    runs.take_over(1)
+    assert not runs.ask(2, 100).ahead
+    assert not runs.ask(1, 60).let_in
+    runs.ledger.leave_queue(runs.leases[2], runs.chunk(2).id)
+    assert runs.ask(1, 60).let_in
+
+
 def test_a_place_is_given_up_but_not_by_a_predecessor(runs: Runs, clock: Clock) -> None:
     """Who leaves the line holds nobody up; who woke up too late takes no successor's place."""
     assert runs.ask(0, 60).let_in
@@ -308,6 +330,21 @@ def test_after_a_day_one_chunk_tries_whether_the_limit_holds(runs: Runs, clock: 
     runs.end(2)
     runs.ledger.return_chunk(runs.leases[2], runs.chunk(2).id)
     assert not runs.ask(2, 60, stated=None).let_in
+
+
+def test_a_limit_that_was_told_while_a_clock_was_ahead_is_tried(runs: Runs, clock: Clock) -> None:
+    """Nobody knows when that was, so one chunk goes beyond it, as after a day."""
+    clock.later(30 * DAY)
+    runs.take_over(0)
+    assert runs.ask(0, 50, stated=None).let_in
+    runs.send(0)
+    runs.ledger.refuse_room(runs.leases[0], runs.chunk(0), QUEUE, 60)
+    runs.end(0)
+    runs.ledger.release_lease(runs.leases[0])
+    clock.later(-30 * DAY)
+    assert runs.ask(1, 60, stated=None).let_in
+    assert runs.ask(2, 60, stated=None).let_in
+    assert not runs.ask(1, 60, 1, stated=None).let_in
 
 
 def test_queues_of_other_models_and_accounts_are_apart(runs: Runs) -> None:
