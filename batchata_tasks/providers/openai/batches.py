@@ -35,6 +35,7 @@ _STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
 _ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 _NO_ROOM = "token_limit_exceeded"
 _HOLDS = re.compile(r"\bLimit: ([0-9][0-9,]{0,20}) enqueued tokens")
+_MOST_HELD = 10**15  # tokens; the largest limits are of some 10**10
 
 
 def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
@@ -89,9 +90,13 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
 
 
 def _queue_limit(error: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a full queue holds, as its refusal says in words."""
+    """Return how many tokens a full queue holds, as its refusal says in words.
+
+    None if it says nothing, or what is no limit: 0, or more than any queue holds.
+    """
     told = _HOLDS.search(text_or_none(error.get("message")) or "")
-    return None if told is None else int(told[1].replace(",", "")) or None
+    holds = 0 if told is None else int(told[1].replace(",", ""))
+    return holds if 0 < holds < _MOST_HELD else None
 
 
 def _counts(batch: Mapping[str, Any], status: str) -> tuple[int | None, int | None]:

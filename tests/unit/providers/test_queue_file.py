@@ -77,6 +77,9 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         ("Enqueued token limit reached for m. Limit: 2,000,000 enqueued tokens. Please", 2_000_000),
         ("Limit: 90 enqueued tokens.", 90),
         ("Limit: 0 enqueued tokens.", None),
+        ("Limit: -5 enqueued tokens.", None),
+        ("Limit: 9999999999999999999 enqueued tokens.", None),  # no ledger holds it
+        ("Limit: 999,999,999,999,999,999 enqueued tokens.", None),
         ("Limit: 5 requests.", None),
         ("The queue is full.", None),
     ],
