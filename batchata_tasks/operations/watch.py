@@ -43,6 +43,7 @@ GATHERED = 600.0
 
 
 _STARTS = 600.0  # seconds that a flow run may take from its resumption until it asks for room
+_SENT = (ChunkState.SUBMITTED, ChunkState.COLLECTED)  # what may land
 _SILENT = 30.0  # seconds after the end of its lease until a process counts as lost
 
 
@@ -288,8 +289,15 @@ class _Watching:
         if run.context.stop_reason() == StopReason.CANCEL:
             if self._at(run, end_run):
                 self.report.cancelled.append(run.id)
-        elif self._at(run, _land):
+            return
+        sent = self._sent(run)
+        if self._at(run, _land) and self._sent(run) != sent:
             self.report.landed.append(run.id)
+
+    def _sent(self, run: WatchedRun) -> set[tuple[str, str]]:
+        """Return a run's chunks that may land here, and how they stand."""
+        chunks = self.ledger.chunks(run.id, _SENT)
+        return {(chunk.id, chunk.state) for chunk in chunks}
 
     def _take_up(self, work: OpenWork) -> None:
         """Have lost flow runs started again, and end what a person cancelled of them."""
@@ -342,7 +350,7 @@ def _land(held: OwnDataset, run_id: str) -> None:
     if run.state != RunPhase.OPEN:
         return
     context = restored_context(held, run)
-    chunks = held.ledger.chunks(run_id, (ChunkState.SUBMITTED, ChunkState.COLLECTED))
+    chunks = held.ledger.chunks(run_id, _SENT)
     with active(context):
         known = [chunk for chunk in chunks if is_kept(held.folder.manifest(chunk.id))]
         run_chunks(context, Steps(), known)

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
-from batchata_tasks.ledger import ChunkState, opened_ledger, tables
+from batchata_tasks.ledger import ChunkState, StopReason, opened_ledger, tables
 from batchata_tasks.operations.watch import NoFlowRuns, Waiters, watch
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
@@ -256,6 +256,23 @@ def test_nobody_waits_behind_a_run_that_cannot_be_resumed(
         assert (report.resumed, error.value.run_id in flow_runs.resumed) == ([], True)
     assert run(another(openai, "third"), after=20).outcomes == {"succeeded": ROWS}
     assert run(another(openai, "second")).outcomes == {"succeeded": ROWS}
+
+
+def test_a_pass_tells_of_no_landing_if_nothing_landed(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run over its time limit that only waits in line has nothing that could land."""
+    one_at_a_time(openai, monkeypatch)
+    with open_batches(openai.emulator):
+        with pytest.raises(SuspendedRunError):
+            run(openai.spec(), after=0)
+        with pytest.raises(SuspendedRunError) as error:
+            run(another(openai, "second"), after=0)
+        with opened_ledger(Settings().ledger_url) as ledger:
+            ledger.request_stop(error.value.run_id, StopReason.TIME_LIMIT)
+        assert watch(Settings()).landed == []
+    (landed,) = watch(Settings()).landed
+    assert landed != error.value.run_id
 
 
 def test_a_plan_says_what_will_wait(
