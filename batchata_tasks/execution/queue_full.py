@@ -66,10 +66,13 @@ def _waits_in_line(context: BatchContext, chunk: Chunk, told: int | None) -> boo
     """Note that the queue is full; return whether it is enough to ask for room again."""
     if (rule := context.provider.queue) is None:
         return False
+    amount = amount_of(chunk, rule)
+    if is_far_too_large(amount // chunk.rows, told):
+        told = None  # no queue is meant to hold less than a request, so that is a mistake
     room = context.ledger.refuse_room(context.lease, chunk, queue_of(context, chunk), told)
     if told is None:
         return False
-    return bool(room.taken) or (chunk.rows > 1 and is_far_too_large(amount_of(chunk, rule), told))
+    return bool(room.taken) or (chunk.rows > 1 and is_far_too_large(amount, told))
 
 
 def _return(context: BatchContext, chunk: Chunk) -> None:

@@ -301,8 +301,6 @@ class _Line:
         self._is_old = told is not None and abs(now - told.told_at) > _BELIEVED
         # a batch beyond the limit that began to run shows that it has grown
         self.outgrown = self._is_old and tried is not None and _ran(tried)
-        is_inside = told is not None and told.probe in self._inside
-        self._may_try = self._is_old and not is_inside
 
     @property
     def taken(self) -> int:
@@ -322,13 +320,15 @@ class _Line:
         """Return how a chunk finds the queue that has a place in it."""
         own = self._rows[chunk_id]
         inside = [row for name, row in self._inside.items() if name != chunk_id]
-        taken, limit = sum(row.amount for row in inside), self._limit_for(own)
+        taken, is_tried = sum(row.amount for row in inside), self.is_tried_by(chunk_id)
         ahead = [row for row in self._waiting if self._goes_before(row, own)]
+        # what is tried counts for nothing meanwhile, lest the chunk be split by it before it goes
+        limit = own.stated if is_tried else self._limit_for(own)
         let_in = (
             chunk_id in self._inside
+            or is_tried
             or limit is None
             or self._fits(own, taken, ahead, limit)
-            or self.is_tried_by(chunk_id)
         )
         runs = len({row.run_id for row in inside})
         return QueueRoom(let_in, taken, limit, runs, len(ahead))
@@ -336,12 +336,16 @@ class _Line:
     def is_tried_by(self, chunk_id: str) -> bool:
         """Whether a chunk goes beyond a limit that was told long ago, to see whether it holds."""
         own = self._rows[chunk_id]
-        if self._told is None or not self._may_try or self.outgrown:
+        if self._told is None or not self._is_old or self.outgrown:
+            return False
+        if self._told.probe in self._inside and self._told.probe != chunk_id:
+            return False
+        if own.stated is not None and own.stated <= self._told.amount:
             return False
         ahead = [row for row in self._waiting if self._goes_before(row, own)]
         taken = sum(row.amount for name, row in self._inside.items() if name != chunk_id)
         fits_stated = own.stated is None or self._fits(own, taken, ahead, own.stated)
-        return fits_stated and not ahead and not self._fits(own, taken, ahead, self._told.amount)
+        return fits_stated and not ahead and taken + _amount(own) > self._told.amount
 
     def _limit_for(self, own: Row[Any]) -> int | None:
         """Return the most that the queue holds, as far as it is known."""

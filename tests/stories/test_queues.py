@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.emulator.openai.rules import LineError
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
 from batchata_tasks.ledger import ChunkState, StopReason, opened_ledger, tables
 from batchata_tasks.operations.watch import NoFlowRuns, Waiters, watch
@@ -128,6 +129,38 @@ def test_a_chunk_that_is_far_too_large_is_split_before_it_is_sent(
     assert len(openai.rows()) == ROWS
     assert openai.ledger()["accepted_twice"]["number"] == 0
     check_money(openai)
+
+
+def _told(monkeypatch: pytest.MonkeyPatch, told: int) -> None:
+    """Let the emulator's refusals tell this limit."""
+    text = f"Enqueued token limit reached. Limit: {told} enqueued tokens."
+    error = LineError("token_limit_exceeded", text, None)
+    monkeypatch.setattr("batchata_tasks.emulator.openai.api.over_limit", lambda *_a, **_k: error)
+
+
+def test_a_limit_below_a_single_request_splits_nothing_to_single_rows(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be what a queue holds: the chunk is halved, as after a refusal that tells none."""
+    _told(monkeypatch, 1)
+    openai.emulator.control.faults(kind="token_limit", count=1)
+    receipt = run(openai.spec())
+    assert (receipt.outcomes, receipt.batches) == ({"succeeded": ROWS}, 2)
+    assert run(another(openai, "second")).batches == 1
+
+
+def test_after_a_day_a_whole_chunk_tries_whether_the_limit_holds(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that would be split by it; once its batch ran, the limit is forgotten."""
+    run(openai.spec(limit=2))  # shows what a row has
+    _told(monkeypatch, per_row(openai) * 2)
+    openai.emulator.control.faults(kind="token_limit", count=1)
+    assert run(another(openai, "first")).batches > 2
+    with opened_ledger(Settings().ledger_url) as ledger, ledger.engine.begin() as connection:
+        connection.execute(update(tables.queue_limits).values(told_at=1))
+    for name in ("second", "third"):
+        assert run(another(openai, name)).batches == 1
 
 
 def test_the_batch_of_a_dead_run_is_looked_at_by_who_waits_for_it(

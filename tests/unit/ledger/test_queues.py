@@ -332,6 +332,29 @@ def test_after_a_day_one_chunk_tries_whether_the_limit_holds(runs: Runs, clock: 
     assert not runs.ask(2, 60, stated=None).let_in
 
 
+def test_a_chunk_that_would_be_split_tries_whether_the_limit_holds(
+    runs: Runs, clock: Clock
+) -> None:
+    """It finds an empty queue and no limit after a day, but for one that the settings state."""
+    assert runs.ask(0, 50, stated=None).let_in
+    runs.send(0)
+    runs.ledger.refuse_room(runs.leases[0], runs.chunk(0), QUEUE, 20)
+    runs.end(0)
+    assert (runs.ask(1, 500, stated=None).let_in, runs.ask(1, 500, stated=None).limit) == (True, 20)
+    runs.ledger.leave_queue(runs.leases[1], runs.chunk(1).id)
+    clock.later(DAY + 60)
+    for run in (1, 2):
+        runs.take_over(run)
+    assert runs.ask(1, 500, stated=10).limit == 10
+    room = runs.ask(1, 500, stated=100)
+    assert (room.let_in, room.limit) == (True, 100)
+    room = runs.ask(1, 100, stated=100)  # as much as may be tried of it
+    assert (room.let_in, room.limit) == (True, 100)
+    assert runs.ask(2, 100, stated=None).limit == 20
+    runs.ledger.record_look(runs.send(1), "in_progress", 0, ended=False)
+    assert runs.ask(2, 100, stated=None).limit is None
+
+
 def test_a_limit_that_was_told_while_a_clock_was_ahead_is_tried(runs: Runs, clock: Clock) -> None:
     """Nobody knows when that was, so one chunk goes beyond it, as after a day."""
     clock.later(30 * DAY)
