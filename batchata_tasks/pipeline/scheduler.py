@@ -257,9 +257,14 @@ class _Scheduler:
         return error
 
     def _wait_for_others(self) -> None:
-        """Wait a while for money that other runs of the budget have in flight; report it once."""
+        """Wait a while for money that other runs of the budget have in flight; report it once.
+
+        Those may wait for room behind places that this run kept while it was suspended, so nobody
+        heeds these until it has the money; it is where it was in the line then.
+        """
         context = self._context
         if not self._waits_for_others:
+            context.ledger.keep_places(context.run_id, 0)
             context.waiting("what other runs of the same budget have in flight")
         self._waits_for_others = True
         interval = context.settings.poll_interval or _OTHERS_INTERVAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from tests.support.books import all_chunks, check_money, run_with, stopping_at
 from tests.support.operations import preview
 from tests.support.queued import per_row
 from tests.support.table import MODELS, Table, open_batches
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,9 +64,9 @@ def refused(table: Table) -> int:
     return int(table.ledger()["batches_refused"])
 
 
-def another(table: Table, name: str) -> EnrichmentSpec:
+def another(table: Table, name: str, **changes: object) -> EnrichmentSpec:
     """Return the spec of another dataset, by the same table."""
-    return table.spec(name=name, output=str(table.folder / name))
+    return table.spec(name=name, output=str(table.folder / name), **changes)
 
 
 def test_a_stated_limit_is_kept_without_a_refusal(
@@ -289,6 +291,30 @@ def test_nobody_waits_behind_a_run_that_cannot_be_resumed(
         assert (report.resumed, error.value.run_id in flow_runs.resumed) == ([], True)
     assert run(another(openai, "third"), after=20).outcomes == {"succeeded": ROWS}
     assert run(another(openai, "second")).outcomes == {"succeeded": ROWS}
+
+
+def test_who_waits_for_money_holds_up_nobody_in_line(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two runs of a budget one has the money, the other the place before it: both go."""
+    one_at_a_time(openai, monkeypatch)
+    bound = float(preview(openai.spec()).to_json()["upper_bound_usd"])
+    budget = {"name": "shared", "limit_usd": round(bound + 1e-9, 9), "period": "total"}
+    first, second = (another(openai, name, budget=budget) for name in ("first", "second"))
+    flow_runs, notes = FlowRuns(), list[str]()
+    with ThreadPoolExecutor(2) as pool:
+        with open_batches(openai.emulator):
+            with pytest.raises(SuspendedRunError):
+                run(openai.spec(), after=0)
+            with pytest.raises(SuspendedRunError):
+                run(first, after=0)
+            funded = pool.submit(run, second, notes, after=20)
+            until(lambda: any("waiting for room" in note for note in notes))
+        run(openai.spec())
+        watch(Settings(), flow_runs)
+        resumed = pool.submit(run, first, after=20)
+        for one in (funded, resumed):
+            assert one.result(PATIENCE).outcomes == {"succeeded": ROWS}
 
 
 def test_a_pass_tells_of_no_landing_if_nothing_landed(
