@@ -155,14 +155,16 @@ def _wait_for_queue(context: SubmitContext, error: TransientError, *, again: boo
 
 def wait_for_one(
     context: SubmitContext, batch_ids: set[str], model: str | None = None, longest: float = math.inf
-) -> None:
-    """Wait until one of these batches has ended, for `longest` seconds at most.
+) -> bool:
+    """Wait until one of these batches has ended; return False if none did in `longest` seconds.
 
     A request to stop the run ends the wait, too.
     """
     until = time.monotonic() + longest
     wait, longest_wait = context.provider.poll_seconds
-    while batch_ids and context.stop_reason() is None and time.monotonic() < until:
+    while batch_ids and context.stop_reason() is None:
+        if time.monotonic() >= until:
+            return False
         left = context.seconds_left()
         try:
             with within(left):
@@ -172,11 +174,13 @@ def wait_for_one(
         except TransientError:
             if context.stop_reason() is None:
                 raise
-            return
+            return True
         if not batch_ids <= open_batches:
-            return
-        context.sleep(context.settings.poll_interval or wait)
+            return True
+        pause = context.settings.poll_interval or wait
+        context.sleep(min(pause, max(until - time.monotonic(), 0.0)))
         wait = min(wait * 1.25, longest_wait)
+    return True
 
 
 def _upload(context: SubmitContext, request_file: Path) -> str | None:

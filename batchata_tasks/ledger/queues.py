@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import bindparam, delete, exists, insert, select, update
+from sqlalchemy import bindparam, delete, exists, false, func, insert, select, update
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.leases import Leases
@@ -154,7 +154,7 @@ class Queues(Leases):
             connection.execute(insert(t.queue_places), row)
         else:
             # a part of it may fit where the whole did not
-            too_little = before.too_little if amount >= before.amount else None
+            too_little = (before.too_little or None) if amount >= before.amount else None
             moved = {"placed": chunk.id, **queue._asdict(), **values, "too_little": too_little}
             moved["since"] = min(before.since, now)  # a clock may have been ahead
             if before.fence != lease.fence:  # others may have had the room since it was let in
@@ -201,18 +201,35 @@ class Queues(Leases):
             connection.execute(insert(t.queue_limits), row)
         line = _line_of(connection, queue, now)
         room = line.room(chunk.id)
+        too_little = 0  # whatever the ledger knows of: others than its runs fill the queue
         if told is not None and room.taken:
             # its estimate was too low, or others than this ledger's runs have something there
-            too_little = max(told - room.taken, 0)
-            connection.execute(_SET, {"placed": chunk.id, "too_little": too_little})
+            too_little = max(told - room.taken, 1)
+        connection.execute(_SET, {"placed": chunk.id, "too_little": too_little})
         return room
 
     @writes
     def keep_places(self, connection: Connection, run_id: str, seconds: float) -> None:
-        """Keep the places of a run's waiting chunks for a while, though no process holds it."""
-        until = self.clock(connection) + int(seconds * 1e6)
+        """Keep the places of a run's waiting chunks for a while, though no process holds it.
+
+        Others than the ledger's runs may have left no room for a chunk. It is tried again after the
+        time that is given first, and keeping its place meanwhile does not put that off.
+        """
+        now = self.clock(connection)
+        rests = (t.queue_places.c.too_little == 0) & t.queue_places.c.kept_until.between(
+            now, now + _KEPT
+        )
+        waiting = update(t.queue_places).where(_waiting_of(run_id), ~func.coalesce(rests, false()))
+        connection.execute(waiting.values(kept_until=now + int(seconds * 1e6)))
+
+    @writes
+    def unkeep_places(self, connection: Connection, run_id: str) -> None:
+        """Let nobody heed a run's places but for those that its process waits in.
+
+        The others are where they were in the line once they are asked for again.
+        """
         waiting = update(t.queue_places).where(_waiting_of(run_id))
-        connection.execute(waiting.values(kept_until=until))
+        connection.execute(waiting.values(kept_until=None))
 
     @writes
     def leave_queues(self, connection: Connection, run_id: str) -> None:
@@ -260,7 +277,11 @@ def standings(connection: Connection, now: int) -> list[QueueStanding]:
         for row in wanting:
             waiting[row.run_id] = waiting.get(row.run_id, 0) + 1
         rooms = [(row, line.room(row.chunk_id)) for row in wanting]
-        may_go = {row.run_id for row, room in rooms if room.let_in and not _is_held(row, now)}
+        may_go = {
+            row.run_id
+            for row, room in rooms
+            if room.let_in and not _is_held(row, now) and not _rests(row, now)
+        }
         first, provider = rooms[0][1], str(wanting[0].provider)
         holds = first.taken, first.limit, first.runs
         found.append(QueueStanding(queue, provider, *holds, waiting, frozenset(may_go)))
@@ -389,8 +410,17 @@ def _waits(row: Row[Any], now: int) -> bool:
     """Whether others heed a chunk's place in the line."""
     if row.let_in_at is not None or row.state != ChunkState.PLANNED:
         return False
-    # a place that is kept for longer than any is was kept while a clock was ahead
-    return _is_held(row, now) or now < (row.kept_until or 0) <= now + _KEPT
+    return _is_held(row, now) or _is_kept(row, now)
+
+
+def _rests(row: Row[Any], now: int) -> bool:
+    """Whether a chunk is not to be tried yet: others than the ledger's runs fill the queue."""
+    return row.too_little == 0 and _is_kept(row, now)
+
+
+def _is_kept(row: Row[Any], now: int) -> bool:
+    """Whether a place counts without a process; not if a clock was ahead when it was kept."""
+    return now < (row.kept_until or 0) <= now + _KEPT
 
 
 def _ran(tried: Row[Any]) -> bool:

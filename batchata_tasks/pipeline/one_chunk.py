@@ -69,8 +69,11 @@ def _send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk, *, sends: b
             return []
         if polled["no_room"] and sends:
             returned = run.ledger.chunk(chunk.id)
-            if again := make_room(run.for_chunk(chunk), returned, polled.get("queue_limit")):
-                return again
+            turn = make_room(run.for_chunk(chunk), returned, polled.get("queue_limit"))
+            if turn.waits:
+                _let_wait(run, chunk)
+            if not turn.may_go:
+                return list(turn.parts)
     _land(run, steps, chunk)
     return []
 

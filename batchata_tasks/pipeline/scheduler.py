@@ -264,7 +264,7 @@ class _Scheduler:
         """
         context = self._context
         if not self._waits_for_others:
-            context.ledger.keep_places(context.run_id, 0)
+            context.ledger.unkeep_places(context.run_id)
             context.waiting("what other runs of the same budget have in flight")
         self._waits_for_others = True
         interval = context.settings.poll_interval or _OTHERS_INTERVAL

@@ -317,6 +317,41 @@ def test_who_waits_for_money_holds_up_nobody_in_line(
             assert one.result(PATIENCE).outcomes == {"succeeded": ROWS}
 
 
+def test_a_run_lets_go_while_others_than_its_ledger_fill_the_queue(
+    openai: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is resumed minutes later to try again, not each minute, and goes once there is room."""
+    run(openai.spec(limit=2))  # shows what a row has
+    own, flow_runs, control = Settings().ledger_url, FlowRuns(), openai.emulator.control
+    control.limits(openai_enqueued_tokens=int(per_row(openai) * ROWS * _GUESS))
+    control.faults(kind="stuck_finalizing", count=1)
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(SuspendedRunError, match="waiting for 1 of 1 batch"):
+        run(another(openai, "foreign"), after=0)
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", own)
+    control.limits(openai_enqueued_tokens=int(per_row(openai) * (ROWS + 2)))
+    run_ids, before = list[str](), refused(openai)
+    for tries in (1, 2):
+        with pytest.raises(SuspendedRunError, match="room in the provider's queue") as error:
+            run(another(openai, "second"), after=1)
+        run_ids.append(error.value.run_id)
+        assert refused(openai) == before + tries
+        for _ in range(2):
+            watch(Settings(), flow_runs)
+        assert flow_runs.resumed == run_ids[1:]
+        _later(own)
+        watch(Settings(), flow_runs)
+        assert flow_runs.resumed == run_ids
+    control.limits(openai_enqueued_tokens=0)
+    assert run(another(openai, "second"), after=20).outcomes == {"succeeded": ROWS}
+
+
+def _later(ledger_url: str) -> None:
+    """Let the time be over for which places are kept."""
+    with opened_ledger(ledger_url) as ledger, ledger.engine.begin() as connection:
+        connection.execute(update(tables.queue_places).values(kept_until=1))
+
+
 def test_a_pass_tells_of_no_landing_if_nothing_landed(
     openai: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -304,6 +304,28 @@ def test_one_that_was_refused_waits_until_something_ended(runs: Runs) -> None:
     assert runs.ask(1, 40, stated=None).let_in
 
 
+def test_others_than_the_ledgers_runs_fill_the_queue(runs: Runs, clock: Clock) -> None:
+    """A chunk that let go is tried again after its time, which nobody puts off, and not before."""
+    assert runs.ask(0, 60, stated=None).let_in
+    runs.send(0)
+    runs.ledger.refuse_room(runs.leases[0], runs.chunk(0), QUEUE, 100)
+    runs.end(0)
+    runs.ledger.return_chunk(runs.leases[0], runs.chunk(0).id)
+    runs.ledger.keep_places(runs.ids[0], 600)
+    runs.ledger.release_lease(runs.leases[0])
+    for _ in range(3):
+        assert [one.may_go for one in runs.ledger.standings()] == [frozenset()]
+        clock.later(190)
+        runs.ledger.keep_places(runs.ids[0], 180)
+    clock.later(31)
+    assert [one.may_go for one in runs.ledger.standings()] == [{runs.ids[0]}]
+    runs.ledger.keep_places(runs.ids[0], 600)
+    runs.take_over(1)
+    assert runs.ask(1, 60, stated=None).ahead == 1
+    runs.ledger.unkeep_places(runs.ids[0])
+    assert runs.ask(1, 60, stated=None).let_in
+
+
 def test_after_a_day_one_chunk_tries_whether_the_limit_holds(runs: Runs, clock: Clock) -> None:
     """It alone goes beyond it; once it runs, the limit is forgotten; if refused, it holds again."""
     assert runs.ask(0, 50, stated=None).let_in
