@@ -311,14 +311,19 @@ def manifest_batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield reader.get_batch(number)
 
 
-def read_chunk_manifest(path: Path) -> pa.Table:
-    """Return all rows of a chunk's manifest, packed or not.
+def read_chunk_manifest(path: Path, only: Sequence[str] | None = None) -> pa.Table:
+    """Return all rows of a chunk's manifest, packed or not; `only` some of its columns, if named.
 
-    Columns that an older one lacks are null.
+    System columns that an older one lacks are null.
     """
     with _readable(path), open_kept(path) as stream:
-        rows = pa.ipc.open_file(stream).read_all()
+        reader = pa.ipc.open_file(stream)
+        if only is not None:
+            places = [i for i, name in enumerate(reader.schema.names) if name in only]
+            options = pa.ipc.IpcReadOptions(included_fields=places)
+            reader = pa.ipc.open_file(stream, options=options)
+        rows = reader.read_all()
     for column in SYSTEM_FIELDS:
-        if column.name not in rows.schema.names:
+        if column.name not in rows.schema.names and (only is None or column.name in only):
             rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
     return rows

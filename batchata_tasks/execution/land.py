@@ -19,11 +19,12 @@ from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.execution.as_ordered import as_ordered
 from batchata_tasks.execution.bound_corrections import stop_over_bound
 from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.contexts import is_read_alike
 from batchata_tasks.execution.download import NoResultsError, downloaded
-from batchata_tasks.execution.forgotten import FORGOTTEN
+from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.made_part import ChunkPart, MadePart, make_part
 from batchata_tasks.execution.overdue import set_aside
@@ -117,9 +118,11 @@ def _made_elsewhere(context: BatchContext, chunk: Chunk, look: BatchLook | None)
     makes, is_first = run.held.makes_parts, not commit_of(run.folder, chunk.id)
     if makes is None or look is None or not is_first or not is_read_alike(run):
         return None
-    values = makes(run.ref, PartOrder(chunk.id, look, now_us(), run.answers.code))
-    made = None if values is None else MadePart.from_json(values, run.folder.own)
-    return made if made is not None and made.file.exists() else None
+    if forgotten_names(run.folder, run.ledger, chunk.id):
+        return None  # seldom, and then its rows are fewer than it adds up
+    order = PartOrder(chunk.id, look, now_us(), run.answers.code)
+    values = makes(run.ref, order)
+    return None if values is None else as_ordered(context, chunk, order, values)
 
 
 def _commit(

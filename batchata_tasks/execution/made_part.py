@@ -8,12 +8,14 @@ part may be made in another process, which may die, or be done with it twice.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path  # noqa: TC003 - Pydantic reads annotations
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import TypeAdapter
 
 from batchata_tasks.common.collector import uncollected
 from batchata_tasks.common.errors import StorageError
@@ -38,19 +40,18 @@ from batchata_tasks.execution.reread import (
 )
 from batchata_tasks.execution.run_context import BatchContext
 from batchata_tasks.execution.trouble import grouped
-from batchata_tasks.ledger import OutcomeTotals
 from batchata_tasks.providers import rows_named, without_keys_set
 from batchata_tasks.providers.result_lines import without_line
 from batchata_tasks.types.destination import Destination
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     import pyarrow.parquet as pq
 
+    from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.execution.run_ref import PartOrder
     from batchata_tasks.ledger import Chunk
@@ -59,6 +60,30 @@ if TYPE_CHECKING:
 
 _ERRORS_KEPT = 5
 _ERROR_CHARS = 200
+
+
+@dataclass(frozen=True)
+class PartColumns:
+    """The columns of a chunk's part that hold no answers."""
+
+    carried: pa.Schema
+    retired: pa.Schema
+    marks: bool
+
+    @classmethod
+    def of(cls, folder: DatasetFolder, manifest: pa.Schema) -> Self:
+        """Return those of a chunk whose manifest has this schema."""
+        source = [field for field in manifest if field.name not in SYSTEM_FIELDS.names]
+        # types may have been widened since it was sent, and columns have come or gone
+        declared = DeclaredSchema.read(folder) or DeclaredSchema()
+        known = declared.of((Role.KEY, Role.CARRIED))
+        retired = declared.of((Role.RETIRED,))
+        others = [f for f in source if f.name not in {*known.names, *retired.names}]
+        return cls(pa.schema([*known, *others]), retired, declared.marks)
+
+    def under(self, response: ResponseSchema | None) -> pa.Schema:
+        """Return the dataset's columns under a response model."""
+        return dataset_schema(self.carried, response, self.retired, marks=self.marks)
 
 
 class ChunkPart:
@@ -73,18 +98,11 @@ class ChunkPart:
         self._forgotten = pa.array(names, pa.string())
         self.manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
         spec, answers = context.run.spec, context.run.answers
-        source = pa.schema([f for f in self.manifest.schema if f.name not in SYSTEM_FIELDS.names])
-        # types may have been widened since it was sent, and columns have come or gone
-        declared = DeclaredSchema.read(context.folder) or DeclaredSchema()
-        known = declared.of((Role.KEY, Role.CARRIED))
-        retired = declared.of((Role.RETIRED,))
-        others = [f for f in source if f.name not in {*known.names, *retired.names}]
-        self._carried, self._retired = pa.schema([*known, *others]), retired
-        self._marks = declared.marks
-        columns = self._columns(answers.common)
+        own_columns = PartColumns.of(context.folder, self.manifest.schema)
+        columns = own_columns.under(answers.common)
         commit = kept_json(context.folder.commit(chunk.id)) or {}
         live = context.run.held.answers
-        self._readings = readings_of(commit, self._columns, live)
+        self._readings = readings_of(commit, own_columns.under, live)
         self._invalid: list[str] | None = commit.get(INVALID)
         self._answers, self._schema = answers, columns
         self.dataset = Dataset(
@@ -110,13 +128,9 @@ class ChunkPart:
             context.route.rates,
             enriched_at,
             earlier,
-            RetiredValues(self.dataset, self.manifest, own, retired),
+            RetiredValues(self.dataset, self.manifest, own, own_columns.retired),
             reread=(reading.part for reading in self._readings),
         )
-
-    def _columns(self, response: ResponseSchema | None) -> pa.Schema:
-        """Return the dataset's columns under a response model."""
-        return dataset_schema(self._carried, response, self._retired, marks=self._marks)
 
     def file(self) -> AbstractContextManager[pq.ParquetWriter]:
         """Return the file of the part, which appears when it is whole."""
@@ -222,13 +236,20 @@ class MadePart:
         return own | {"file": self.file.name, "report": report}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], folder: Path) -> Self:
-        """Return what `to_json` was called on; its file is in `folder`."""
-        report: dict[str, Any] = dict(values["report"])
-        tallies: dict[str, dict[str, Any]] = report["tallies"]
-        report["tallies"] = {name: OutcomeTotals(**totals) for name, totals in tallies.items()}
-        own: dict[str, Any] = {"file": folder / values["file"], "report": Report(**report)}
-        return cls(**{**values, **own})
+    def from_json(cls, values: object, folder: Path) -> Self:
+        """Return what `to_json` was called on; its file is in `folder`.
+
+        Raises:
+            ValueError: it was called on nothing that says this.
+        """
+        made = cast("Self", _MADE.validate_python(values))
+        if made.to_json() != values:  # of what is lacking, the defaults would count as told
+            message = "fields are missing, or of other types"
+            raise ValueError(message)
+        return replace(made, file=folder / made.file)
+
+
+_MADE = TypeAdapter(MadePart)
 
 
 def make_ordered(run: RunContext, order: PartOrder) -> MadePart | None:

@@ -70,5 +70,9 @@ class SentRows:
 
     def custom_ids(self, rows: pa.RecordBatch) -> pa.Array:
         """Return the names that these rows' requests had at the provider."""
-        names: Any = pc.binary_join_element_wise(self._token, rows.column("_row_id"), "-")
-        return names
+        return custom_ids_of(self._token, rows.column("_row_id"))
+
+
+def custom_ids_of(token: str, row_ids: pa.Array | pa.ChunkedArray) -> Any:
+    """Return the names that requests had at the provider, by their chunk and rows."""
+    return pc.binary_join_element_wise(token, row_ids, "-")
