@@ -103,7 +103,9 @@ def answers_of(stored: dict[str, Any], spec: RunSpec, settings: Settings) -> Ans
     """
     if not isinstance(spec, EnrichmentSpec) or spec.response_model is None:
         return AnswerSchemas.from_json(stored)
-    answers = AnswerSchemas(spec.schema_of_answers(settings.roots()))
+    # a process that lives long may have imported a part of its code for an earlier run
+    answers = AnswerSchemas(spec.schema_of_answers(settings.roots(), anew=True))
+    _ = answers.code  # the digest is of the files as they are now that the class is made of them
     if json.loads(json.dumps(answers.to_json()))["schema"] != stored["schema"]:
         raise SpecError(_another_version(spec))
     return answers

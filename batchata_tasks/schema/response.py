@@ -13,7 +13,7 @@ import math
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -99,9 +99,12 @@ class ResponseSchema:
         """Whether a class checks answers, which may have validators of its own."""
         return not self._built
 
-    @property
+    @cached_property
     def code(self) -> str | None:
-        """A digest of the code that decides on answers; None if there is none but the schema."""
+        """A digest of the code that decides on answers; None if there is none but the schema.
+
+        It is taken once, since it is of the files, which may change while this goes on as it is.
+        """
         return None if self._built else code_digest(self._model)
 
     def parse(self, text: str) -> tuple[dict[str, Any] | None, str]:

@@ -303,8 +303,12 @@ class EnrichmentSpec(RunSpec):
         turns = [Turn(role="user", content=prompt or "")]
         return [Turn(role="system", content=self.system), *turns] if self.system else turns
 
-    def schema_of_answers(self, roots: Iterable[Path]) -> ResponseSchema | None:
+    def schema_of_answers(
+        self, roots: Iterable[Path], *, anew: bool = False
+    ) -> ResponseSchema | None:
         """Load the response model; None means that the answers are plain text.
+
+        `anew`: with all of its code, whatever of that this process has imported (`load_model`).
 
         Raises:
             SpecError: it cannot be loaded, is outside of `roots`, or needs what batches lack.
@@ -312,9 +316,8 @@ class EnrichmentSpec(RunSpec):
         if self._model is not None:
             return ResponseSchema.from_model(self._model, "response_model")
         if self.response_model is not None:
-            return ResponseSchema.from_model(
-                load_model(self.response_model, roots), "response_model"
-            )
+            model = load_model(self.response_model, roots, anew=anew)
+            return ResponseSchema.from_model(model, "response_model")
         if isinstance(self.response_schema, str):
             text = read_text("response_schema", Path(self.response_schema))
             try:

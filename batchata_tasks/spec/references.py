@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _MODEL = "_batchata_model_"  # begins the names of models' modules
+# of this process itself: who runs this package from its own folder has that among the roots
+_KEPT_MODULES = ("__main__", "__mp_main__", __name__.partition(".")[0])
 _lock = Lock()
 _added_folders: list[str] = []  # to sys.path, by imports of models' files, those of the last first
 _brought_modules: set[str] = set()  # by it, from these folders
@@ -47,12 +49,14 @@ def read_text(field: str, path: Path) -> str:
         raise SpecError(message) from error
 
 
-def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
+def load_model(reference: str, roots: Iterable[Path], *, anew: bool = False) -> type[BaseModel]:
     """Load `file.py:Class` or `module:Class`, from the code roots alone.
 
     The real path (links followed) of the file must be in one of `roots`, and the class must be a
     Pydantic BaseModel. It is looked up by file, so nothing outside of the roots is ever imported.
-    What the file imports itself is found as elsewhere, then beside it, then in the roots.
+    What the file imports itself is found as elsewhere, then beside it, then in the roots. `anew`:
+    whatever lies there is imported anew, also what this process imported for another purpose, which
+    may be older than the file is now.
 
     Raises:
         SpecError: any of this is not so.
@@ -77,7 +81,8 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
     if not is_file(resolved):
         message = f"response_model: there is no file {place}."
         raise SpecError(message)
-    with _lock, _importing_from([resolved.parent, *allowed]):
+    folders = [resolved.parent, *allowed]
+    with _lock, _importing_from(folders, anew=anew):
         module = _import_file(resolved, reference)
     model = getattr(module, name, None)
     if not (inspect.isclass(model) and issubclass(model, BaseModel)):
@@ -118,19 +123,23 @@ def _module_file(place: str, roots: list[Path]) -> Path:
 
 
 @contextmanager
-def _importing_from(folders: list[Path]) -> Generator[None]:
+def _importing_from(folders: list[Path], *, anew: bool) -> Generator[None]:
     """Let modules be imported from folders that are on no path yet, each time anew.
 
     The folders come last, so that no file there hides a package; and they stay, since a validator
     may import when it is called, behind those of a model that is loaded after it. What an earlier
     model brought in from them is forgotten: a model that is loaded again has to be checked by its
-    helpers as they are now.
+    helpers as they are now. `anew`: so is what was imported from the folders for another purpose;
+    what the model does not import comes back, since other code of this process goes on with it.
     """
     for folder in _added_folders:
         if folder in sys.path:
             sys.path.remove(folder)
     for name in _brought_modules:
-        sys.modules.pop(name, None)
+        _forget(name)
+    others = _modules_in(folders) if anew else {}
+    for name in others:
+        _forget(name)
     importlib.invalidate_caches()  # of folders that were looked into a moment ago
     own = [path for path in map(str, folders) if path not in sys.path]
     _added_folders[:] = list(dict.fromkeys([*own, *_added_folders]))
@@ -139,10 +148,43 @@ def _importing_from(folders: list[Path]) -> Generator[None]:
     try:
         yield
     finally:
+        for name, module in others.items():
+            _restore(name, module)
         _brought_modules.clear()
         # not the model's own: of its class, forward references and code are looked up there
         brought = (name for name in sys.modules.keys() - before if not name.startswith(_MODEL))
         _brought_modules.update(name for name in brought if _is_of(sys.modules[name]))
+
+
+def _modules_in(folders: list[Path]) -> dict[str, ModuleType]:
+    """Return the user's own modules that were imported from some folders."""
+    return {
+        name: module
+        for name, module in list(sys.modules.items())
+        # a program may put anything there
+        if isinstance(getattr(module, "__file__", None), str)
+        and name.partition(".")[0] not in _KEPT_MODULES
+        and not name.startswith(_MODEL)
+        and not is_installed(module)
+        and (place := place_of(module)) is not None
+        and any(place.resolve().is_relative_to(folder) for folder in folders)
+    }
+
+
+def _forget(name: str) -> None:
+    """Let a module be imported anew, also as an attribute of its package."""
+    module = sys.modules.pop(name, None)
+    package, _, short = name.rpartition(".")
+    values = getattr(sys.modules.get(package), "__dict__", {})
+    if module is not None and values.get(short) is module:
+        del values[short]  # else `from package import it` finds it still
+
+
+def _restore(name: str, module: ModuleType) -> None:
+    """Undo `_forget` of a module that was not imported anew."""
+    if sys.modules.setdefault(name, module) is module:
+        package, _, short = name.rpartition(".")
+        getattr(sys.modules.get(package), "__dict__", {}).setdefault(short, module)
 
 
 def _is_of(module: ModuleType) -> bool:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -81,6 +82,15 @@ def do_part(ref: bytes, order: bytes, env: dict[str, str]) -> tuple[int, dict[st
     return os.getpid(), part_step(pickle.loads(ref), pickle.loads(order))
 
 
+def do_part_on_path(
+    ref: bytes, order: bytes, env: dict[str, str]
+) -> tuple[int, dict[str, Any] | None]:
+    """Make a part in a process that has the model's folder on Python's path, as Dask's have."""
+    if env["BATCHATA_CODE_ROOTS"] not in sys.path:
+        sys.path.insert(0, env["BATCHATA_CODE_ROOTS"])
+    return do_part(ref, order, env)
+
+
 def do_as_the_lease_goes(
     step: str, ref: bytes, chunk_id: str, env: dict[str, str]
 ) -> tuple[int, dict[str, Any]]:
@@ -118,6 +128,7 @@ class Elsewhere:
     pool: ProcessPoolExecutor
     before: Callable[[str, RunRef, str], None] = lambda _step, _ref, _chunk: None
     work: Callable[..., tuple[int, dict[str, Any]]] = do
+    part_work: Callable[..., tuple[int, dict[str, Any] | None]] = do_part
     env: dict[str, str] = field(default_factory=dict[str, str])
     processes: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
@@ -135,7 +146,7 @@ class Elsewhere:
         self.before("read", ref, order.chunk_id)
         env = {k: v for k, v in os.environ.items() if k.startswith(OURS)} | self.env
         given = pickle.dumps(ref), pickle.dumps(order)
-        process, value = self.pool.submit(do_part, *given, env).result()
+        process, value = self.pool.submit(self.part_work, *given, env).result()
         self.processes["read"].add(process)
         return None if value is None else json.loads(json.dumps(value))
 
@@ -276,9 +287,9 @@ def test_other_code_of_the_response_model_reads_nothing(
     monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(one.folder))
     model: dict[str, Any] = {"response_schema": None, "response_model": f"{path}:Label"}
 
-    def older(step: str, _ref: RunRef, _chunk: str) -> None:
+    def older(_step: str, _ref: RunRef, _chunk: str) -> None:
         # of another size: Python takes a compiled file for that of a text from the same second
-        path.write_text(CODE.replace('value == "x"', 'value in ("y",)') if step == "read" else CODE)
+        path.write_text(CODE.replace('value == "x"', 'value in ("y",)'))
 
     elsewhere = Elsewhere(pool, older)
     with pytest.raises(SpecError, match="another version of"):
@@ -288,6 +299,43 @@ def test_other_code_of_the_response_model_reads_nothing(
     receipt = run_with(one, Elsewhere(pool).heavy_steps(), **model)
     assert receipt.continued
     assert accepted(one)[1] == 0
+
+
+HELPED = """
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel
+from rules_of_workers import check
+
+
+class Label(BaseModel):
+    label: Annotated[Literal["x", "y", "z"], AfterValidator(check)]
+"""
+RULES = """
+def check(value):
+    if {refused}:
+        raise ValueError("out of use")
+    return value
+"""
+
+
+def test_a_process_that_outlives_a_run_checks_the_next_ones_answers_by_its_code(
+    one: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has imported a helper of the response model, which has changed since."""
+    (one.folder / "models.py").write_text(HELPED)
+    monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(one.folder))
+    named = f"{one.folder / 'models.py'}:Label"
+    model = {"response_schema": None, "response_model": named, "max_attempts": 1}
+    ends = list[Any]()
+    for refused in ("False", "value in 'xyz'"):
+        (one.folder / "rules_of_workers.py").write_text(RULES.format(refused=refused))
+        one.output = one.folder / f"out{len(ends)}"
+        elsewhere = Elsewhere(pool, part_work=do_part_on_path)
+        # each of the two processes reads a batch
+        ends.append(run_with(one, elsewhere.heavy_steps(), items_per_batch=1, **model).outcomes)
+        assert "read" in elsewhere.processes
+    assert ends == [{"succeeded": 4}, {"invalid": 4}]
 
 
 def test_a_class_that_no_file_names_is_asked_in_the_process_that_has_it(

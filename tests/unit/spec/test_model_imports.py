@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from pydantic import ValidationError
 
 from batchata_tasks.schema.model_code import code_digest
+from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.spec.references import load_model
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from types import ModuleType
 
 RULES = """
 MOST = {most}
@@ -53,10 +57,10 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def takes(root: Path, models: str, stars: int) -> bool:
-    """Whether the model, loaded anew, takes an answer."""
+def takes(root: Path, models: str, stars: int, *, anew: bool = False) -> bool:
+    """Whether the model, loaded once more, takes an answer."""
     try:
-        load_model(f"{models}:Topic", [root])(stars=stars)
+        load_model(f"{models}:Topic", [root], anew=anew)(stars=stars)
     except ValidationError:
         return False
     return True
@@ -78,6 +82,61 @@ def test_helpers_are_found_beside_the_model_and_in_the_roots(
     for most in (5, 4):
         write(root / rules, RULES.format(most=most))
         assert (takes(root, models, most), takes(root, models, most + 1)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("rules", "imported"),
+    [
+        ("shared_rules.py", "from shared_rules import at_most"),
+        ("shared/rules.py", "from shared.rules import at_most"),
+        ("shared/rules.py", "from shared import rules\nat_most = rules.at_most"),
+    ],
+)
+def test_anew_is_also_what_was_imported_for_another_purpose(
+    root: Path, monkeypatch: pytest.MonkeyPatch, rules: str, imported: str
+) -> None:
+    """A process that outlives a run may have its code on Python's path, and have imported it.
+
+    A link in that path hides nothing, and what only looks like a module does no harm.
+    """
+    (root / "linked").symlink_to(root)
+    monkeypatch.syspath_prepend(str(root / "linked"))
+    monkeypatch.setitem(sys.modules, "no_module_at_all", cast("ModuleType", "a text"))
+    write(root / "team.py", MODEL.format(imported=imported))
+    write(root / rules, RULES.format(most=5))
+    import_module(".".join(Path(rules).with_suffix("").parts))
+    for most in (5, 4):
+        write(root / rules, RULES.format(most=most))
+        taken = [takes(root, "team.py", most + more, anew=True) for more in (0, 1)]
+        assert taken == [True, False]
+    for name in [name for name in sys.modules if name.startswith("shared")]:
+        sys.modules.pop(name)
+
+
+def test_anew_leaves_alone_what_the_model_does_not_import(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other code of the process goes on with its modules, and this package with its own."""
+    monkeypatch.syspath_prepend(str(root))
+    write(root / "rules.py", RULES.format(most=5))
+    write(root / "team.py", MODEL.format(imported="from rules import at_most"))
+    write(root / "program" / "state.py", "")
+    state = import_module("program.state")
+    before = {name: one for name, one in sys.modules.items() if name != "rules"}
+    load_model("team.py:Topic", [root, ROOT], anew=True)
+    assert {name: sys.modules.get(name) for name in before} == before
+    assert sys.modules["program"].state is state
+
+
+def test_the_digest_of_code_is_of_what_was_loaded(root: Path) -> None:
+    """Also after the file has changed: what was loaded goes on as it is."""
+    write(root / "team.py", MODEL.format(imported=LATE))
+    loaded = ResponseSchema.from_model(load_model("team.py:Topic", [root]), "response_model")
+    code = loaded.code
+    write(root / "team.py", MODEL.format(imported=f"{LATE}    # changed\n    return 1\n"))
+    assert loaded.code == code is not None
+    anew = ResponseSchema.from_model(load_model("team.py:Topic", [root]), "response_model")
+    assert anew.code != code
 
 
 def test_a_validator_may_import_when_it_is_called(root: Path) -> None:
