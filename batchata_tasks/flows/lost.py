@@ -39,6 +39,8 @@ SETTLED = 60.0
 _MOST_STARTS = 3  # as in the automations that start crashed runs again
 _PAGE = 200  # the most that a server returns at once
 _RECENT = 3600.0  # seconds for which a crash is news: later a person has seen it
+# a process that could not reach the server as it started is gone, though its worker is there
+_LONGEST_START = 600.0  # seconds, in which an image may be pulled
 _BEATS = 3  # signs of life that a process misses until it is lost
 _WORKERS_BEATS = 2.5  # those that a worker misses, in which another one of its pool is heard
 _FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
@@ -161,7 +163,7 @@ def _is_lost(client: SyncPrefectClient, run: FlowRun) -> bool:
     if state.is_crashed():
         return run.deployment_id is not None and age(state) < _RECENT
     if state.is_pending():
-        return _lost_its_worker(client, run)
+        return age(state) > _LONGEST_START or _lost_its_worker(client, run)
     return _silent_for(client, run, state) > _BEATS * _heartbeat_of(client, run)
 
 

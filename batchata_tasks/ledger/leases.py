@@ -85,6 +85,12 @@ class Leases(Store):
             return False
         return bool(row.lease_until > self.clock(connection)) and not is_dead(row.holder)
 
+    @reads
+    def left_by(self, connection: Connection, dataset_id: str) -> str | None:
+        """Return the work that held a dataset last, such as a flow run; None if one holds it."""
+        row = connection.execute(_DATASET, {"dataset_id": dataset_id}).first()
+        return None if row is None or row.holder is not None else row.worked_by
+
     @writes
     def acquire_lease(
         self, connection: Connection, dataset_id: str, seconds: float, run: str | None = None

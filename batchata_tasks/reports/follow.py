@@ -124,7 +124,7 @@ def _watch(context: RunContext, row: RunRow, progress: Progress) -> bool:
     told, is_planned = dict[str, str](), False
     while True:
         # before the looks: a process that has gone meanwhile has left all there is to see
-        is_held = _is_held(context.ledger, row)
+        goes_on = _goes_on(context.ledger, row)
         try:
             now = context.ledger.run(row.id)
             if not is_planned and now.plan is not None:
@@ -134,15 +134,18 @@ def _watch(context: RunContext, row: RunRow, progress: Progress) -> bool:
         except LedgerError:  # a busy database; the next look may be luckier
             time.sleep(_PAUSE)
             continue
-        if now.state == RunPhase.CLOSED or not is_held:
+        if now.state == RunPhase.CLOSED or not goes_on:
             # a run that stopped for somebody to look stays open, with its result
             return now.state == RunPhase.CLOSED or now.result is not None
         time.sleep(_PAUSE)
 
 
-def _is_held(ledger: Ledger, row: RunRow) -> bool:
+def _goes_on(ledger: Ledger, row: RunRow) -> bool:
+    """Whether a process is at work on the run, or a flow run comes back to it, being suspended."""
     try:
-        return ledger.is_held(row.dataset_id)
+        if ledger.is_held(row.dataset_id):
+            return True
+        return ledger.left_by(row.dataset_id) is not None and ledger.run(row.id).result is None
     except LedgerError:
         return True
 

@@ -38,6 +38,7 @@ _WIDE = 120  # characters of a terminal on which a run's outcomes stand side by 
 _NAMED = 10  # chunks whose rows are held that are told one by one
 _STOPPED = "stopped"
 _WHILE_PLANNING = "stopped while planning"
+_WAITING = "waiting"
 _UNSENT: dict[str, str] = {
     RunEnd.REFUSED: "refused, nothing was sent",
     RunEnd.DECLINED: "declined, nothing was sent",
@@ -141,6 +142,8 @@ def describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "planned": row.plan is not None,
         "rehearsal": bool(row.rehearsal),
         "running": running,
+        # the flow run that let go of it, having sent what it could
+        "left_by": ledger.left_by(row.dataset_id) if is_open and not running else None,
         # asked for, and not carried out yet
         "cancel_asked": is_open and ledger.stop_reason(row.id) == StopReason.CANCEL,
         # of a run that stopped: what keeps the next start from seeing its batches
@@ -268,6 +271,12 @@ def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
         if _state(run) == _STOPPED and not run["cancel_asked"] and run["to_set"] is None
     ]
     remedy = next((text for result, text in _REMEDIES.items() if result in stopped), None)
+    waiting = [run["left_by"] for run in runs if _state(run) == _WAITING]
+    if remedy is None and waiting:
+        return (
+            f"Waiting without a process: {waiting[0]} let go of it while its batches are at the "
+            "provider. `watch` has it go on once they end; the same command does so now."
+        )
     if remedy is None and any(_state(run) == _WHILE_PLANNING for run in runs):
         return "Stopped while planning: nothing was sent; start the same command again."
     return remedy
@@ -305,14 +314,16 @@ def _to_cancel(run: dict[str, Any]) -> str:
     if run["to_set"] is not None:
         text += f" Its batches are not to be seen now: {run['to_set']}."
     return (
-        f"{text} The next `batchata cancel` or `batchata run` of the spec carries it out: open "
-        "batches are cancelled, what ran is landed, and the run after that goes on."
+        f"{text} `watch`, or the next `batchata cancel` or `batchata run` of the spec, carries it "
+        "out: open batches are cancelled, what ran is landed, and the run after that goes on."
     )
 
 
 def _state(run: dict[str, Any]) -> str:
     if run["state"] == RunPhase.CLOSED:
         return str(run["state"])
+    if not run["running"] and run["planned"] and run["left_by"] and run["result"] is None:
+        return _WAITING
     if not run["running"]:
         return _STOPPED if run["planned"] else _WHILE_PLANNING
     return "running" if run["state"] == RunPhase.OPEN else str(run["state"])

@@ -304,7 +304,7 @@ def test_a_cancel_that_is_not_done_is_told(table: Table, monkeypatch: pytest.Mon
         "stopped, to be",  # cancelled: the column may be narrow
         "table: a cancel was asked for, and is not done. Its batches are not to be seen now: ",
         variable,
-        "The next `batchata cancel` or `batchata run` of the spec carries it out",
+        "`watch`, or the next `batchata cancel` or `batchata run` of the spec, carries it out",
     ):
         assert text in shown
     assert "Stopped: start the same command again" not in shown
@@ -314,7 +314,7 @@ def test_a_cancel_that_is_not_done_is_told(table: Table, monkeypatch: pytest.Mon
     monkeypatch.setenv(variable, one)
     run, shown = status_of(table)
     assert (run["cancel_asked"], run["to_set"]) == (True, None)
-    assert "a cancel was asked for, and is not done. The next" in shown
+    assert "a cancel was asked for, and is not done. `watch`, or the next" in shown
     assert table.run().exit_code == 3
     run, shown = status_of(table)
     assert (run["state"], run["cancel_asked"], run["to_set"]) == ("closed", False, None)

@@ -206,9 +206,15 @@ def test_a_run_that_is_lost_before_it_runs_is_not_started_for_ever() -> None:
 )
 def test_a_pending_run_is_lost_with_its_worker(heard: dict[str, float], *, is_lost: bool) -> None:
     """It is started again if its worker is not heard while another one is, and never before."""
-    server = Server([flow_run(StateType.PENDING, worker="gone")], heard)
+    server = Server([flow_run(StateType.PENDING, age=500, worker="gone")], heard)
     assert len(take_up_lost(client(server), (), POOL)) == is_lost
     assert server.states == (["AwaitingRetry"] if is_lost else [])
+
+
+def test_a_run_that_is_pending_for_long_is_lost_whoever_is_heard() -> None:
+    """Its process may have died as it started, of which no worker tells."""
+    server = Server([flow_run(StateType.PENDING, age=700, worker="here")], {"here": 2})
+    assert len(take_up_lost(client(server), (), POOL)) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,17 @@ import pytest
 from rich.console import Console
 
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
+from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.progress.listener import silent
+from batchata_tasks.reports.follow import follow
 from batchata_tasks.reports.status import runs_in_the_way, runs_remedy, runs_table
 from tests.support.books import opened, run_with
 from tests.support.operations import runs_overview
-from tests.support.table import Table
+from tests.support.table import Table, open_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +60,25 @@ def test_a_run_that_was_refused_says_so(table: Table) -> None:
     succeeded, refused = states(table)
     assert succeeded.startswith("succeeded ")
     assert refused.startswith("refused, nothing was sent")
+
+
+def test_a_run_that_waits_without_a_process_says_so(table: Table) -> None:
+    """It has not stopped: whoever looks after it goes on with it, and it is followed meanwhile."""
+    spec = table.spec()
+    with open_batches(table.emulator):
+        ready = prepare_run(spec, Settings())
+        with pytest.raises(SuspendedRunError):
+            run_prepared(ready, run="flow run 7", letting_go=LettingGo(0))
+        assert states(table)[0].startswith("waiting ")
+        remedy = str(runs_remedy(runs_overview(spec)))
+        assert remedy.startswith("Waiting without a process: flow run 7 let go of it")
+        following = threading.Thread(target=follow, args=(spec, Settings(), silent()))
+        following.start()
+        following.join(1)
+        assert following.is_alive()
+    assert table.run().outcomes == {"succeeded": 3}
+    following.join(30)
+    assert not following.is_alive()
 
 
 def test_a_run_that_had_nothing_to_do_says_so(table: Table) -> None:
