@@ -20,7 +20,8 @@ from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import ledger_exists, open_ledger
 from batchata_tasks.ledger.overdue import Overdue
 from batchata_tasks.ledger.pauses import Pauses
-from batchata_tasks.ledger.queues import Queue, QueueRoom, Queues, QueueStanding
+from batchata_tasks.ledger.queue_line import QueueRoom
+from batchata_tasks.ledger.queues import Queue, Queues, QueueStanding
 from batchata_tasks.ledger.rehearsals import Rehearsals
 from batchata_tasks.ledger.reporting import LedgerTotals, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
