@@ -182,6 +182,10 @@ class Queues(Leases):
         self._check(connection, lease)
         self.lock(connection, f"queue of {queue.model} at {queue.account}")
         now = self.clock(connection)
+        if connection.execute(_PLACE, {"of_chunk": chunk.id}).first() is None:
+            # an older version sent it; how much it takes up is said when it asks
+            row = {"chunk_id": chunk.id, **queue._asdict(), "amount": 0, "fence": lease.fence}
+            connection.execute(insert(t.queue_places), {**row, "since": now})
         connection.execute(_SET, {"placed": chunk.id, "let_in_at": None})
         if told is not None:
             connection.execute(_NO_LIMIT, {"at": queue.account, "of_model": queue.model})

@@ -288,6 +288,19 @@ def test_a_refusal_tells_all_runs_what_the_queue_holds(runs: Runs) -> None:
     assert runs.ask(2, 30, stated=20).limit == 20
 
 
+def test_one_that_an_older_version_sent_may_be_refused(runs: Runs) -> None:
+    """It has no place in any line until then, and waits like another one from then on."""
+    assert runs.ask(0, 50, stated=None).let_in
+    runs.send(0)
+    runs.send(1)
+    runs.ledger.refuse_room(runs.leases[1], runs.chunk(1), QUEUE, 80)
+    runs.end(1)
+    runs.ledger.return_chunk(runs.leases[1], runs.chunk(1).id)
+    assert not runs.ask(1, 40, stated=None).let_in
+    runs.end(0)
+    assert runs.ask(1, 40, stated=None).let_in
+
+
 def test_one_that_was_refused_waits_until_something_ended(runs: Runs) -> None:
     """If there was less room than the ledger thought, it is not sent again at once."""
     assert runs.ask(0, 50, stated=None).let_in
