@@ -108,8 +108,10 @@ def _suspending(
         try:
             return work(LettingGo(LOOKS_FOR, let_go))
         except SuspendedRunError as error:
+            awaited = Awaited(error.ledger_id, error.run_id)
+            _leave_to_another(awaited, run)
             progress.note(f"{error}: this run is suspended until `watch` resumes it.")
-            _suspend(error, run)
+            _suspend(str(error), awaited, run)
             let_go |= {error.run_id}
             reason = "the server refuses to suspend this run"
     progress.note(f"waiting for batches in this process: {reason}.")
@@ -160,28 +162,34 @@ def _why_in_process(run: FlowRun, ledger_url: str, let_go: frozenset[str]) -> st
         return why_unwatched(ledger.id, let_go)
 
 
-def _suspend(error: SuspendedRunError, run: FlowRun) -> None:
-    """Suspend this process's flow run, whose run of the ledger let go; return if it may not be.
+def _leave_to_another(awaited: Awaited, run: FlowRun) -> None:
+    """Leave the waiting to another flow run that is suspended for the same, if there is one.
 
     Raises:
-        Pause: it is suspended, and its process is to end.
-        AwaitedElsewhereError: see `suspending`.
-        Abort: the server says that it does not run any more: somebody cancels it, or took it for
-            dead and has it started again.
+        AwaitedElsewhereError: there is, and it was asked for the same.
     """
-    awaited = Awaited(error.ledger_id, error.run_id)
     for other in newest(StateType.PAUSED):
         same = (other.deployment_id, other.parameters) == (run.deployment_id, run.parameters)
         if same and suspended_for(other) == awaited:
             message = f"flow run {other.name} ({other.id})"
             raise AwaitedElsewhereError(message)
+
+
+def _suspend(message: str, awaited: Awaited, run: FlowRun) -> None:
+    """Suspend this process's flow run, whose run of the ledger let go; return if it may not be.
+
+    Raises:
+        Pause: it is suspended, and its process is to end.
+        Abort: the server says that it does not run any more: somebody cancels it, or took it for
+            dead and has it started again.
+    """
     with get_client(sync_client=True) as client:
         key = pause_key(awaited, run)
-        proposed = Suspended(message=str(error), pause_key=key, timeout_seconds=_FAILS_AFTER)
+        proposed = Suspended(message=message, pause_key=key, timeout_seconds=_FAILS_AFTER)
         state = propose_state_sync(client, proposed, flow_run_id=run.id)
     if state.is_paused():
-        send_suspended(run, str(error))
+        send_suspended(run, message)
         raise Pause(state=state)
     if not state.is_running():
-        message = f"the flow run is {state.name} by now, so it is not suspended."
-        raise Abort(message)
+        stopped = f"the flow run is {state.name} by now, so it is not suspended."
+        raise Abort(stopped)
