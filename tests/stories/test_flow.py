@@ -7,8 +7,6 @@ import os
 import shlex
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -348,57 +346,6 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
         0
     ]
     assert "12 canceled" in artifact["data"]
-
-
-def test_the_tasks_of_a_run_may_be_done_in_other_processes(server: Server, table: Table) -> None:
-    """With Prefect's process pool each chunk's tasks are done by another process.
-
-    Rows are right, and nothing is sent twice.
-    """
-    script = table.folder / "in_a_pool.py"
-    script.write_text(
-        """
-import json, sys
-from dataclasses import replace
-from prefect.task_runners import ProcessPoolTaskRunner
-from batchata_tasks.flows import tasks
-from batchata_tasks.flows.enrich import enrich
-
-def submitted(task):
-    return lambda ref, chunk_id: task.submit(ref, chunk_id).result()
-
-if __name__ == "__main__":
-    names = ("chunk", "submit", "poll", "collect")
-    steps = {name: submitted(getattr(tasks, name)) for name in names}
-    sys.modules["batchata_tasks.flows.enrich"].STEPS = replace(tasks.STEPS, **steps)
-    pool = enrich.with_options(task_runner=ProcessPoolTaskRunner(max_workers=1))
-    print(json.dumps(pool(sys.argv[1], return_state=True).result()))
-"""
-    )
-    # started anew and not by the launcher: the pool's processes import the script by its path
-    done = subprocess.run(
-        [sys.executable, str(script), str(write_spec(table, {"items_per_batch": 4}))],
-        env={**command_env(server, table), "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["outcomes"] == {"succeeded": 12}
-    assert table.ledger()["requests_accepted"] == 12
-    assert table.ledger()["accepted_twice"]["number"] == 0
-    table.check_answers()
-    tasks = server.task_runs(server.last_flow_run()["id"], 14)
-    assert {task["name"].partition(" ")[0] for task in tasks} == {
-        "plan",
-        "chunk",
-        "submit",
-        "poll",
-        "collect",
-        "dataset",
-    }
 
 
 def test_only_runs_of_enrich_are_cancelled_by_their_id(server: Server, table: Table) -> None:
