@@ -102,12 +102,14 @@ def taken_up(client: SyncPrefectClient, run: FlowRun) -> Fate:
 def was_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
     """Whether a person cancelled a flow run whose process was lost before that was done.
 
-    It may have been called crashed since then, and started again.
+    It may have been called crashed since then, and started again. Any other end has done it:
+    whoever starts the flow run after that wants it to run.
     """
     asked = False
     states = client.read_flow_run_states(run.id)
     for state in sorted(states, key=lambda state: state.timestamp):
-        asked = state.is_cancelling() or (asked and not state.is_cancelled())
+        goes_on = state.is_crashed() or not state.is_final()
+        asked = state.is_cancelling() or (asked and goes_on)
     return asked
 
 

@@ -240,7 +240,10 @@ class _Watching:
             except BatchataError as error:  # the others are seen to all the same
                 self._note(f"{run.name}: {error}")
         for run_id in waiters.keys() - {run.id for run in runs}:
-            unseen |= self._resume_unseen(run_id, waiters[run_id])
+            try:
+                unseen |= self._resume_unseen(run_id, waiters[run_id])
+            except BatchataError as error:
+                self._note(f"What waits for the run {run_id} is not resumed: {error}")
         self.flow_runs.leave_sign(self.ledger.id, unseen)
 
     def _resume_unseen(self, run_id: str, waiters: Waiters) -> set[str]:

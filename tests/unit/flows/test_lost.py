@@ -174,8 +174,20 @@ def test_a_lost_flow_run_is_started_again(
             (StateType.CANCELLING, StateType.CANCELLED, StateType.RUNNING, StateType.CRASHED),
             ["AwaitingRetry"],
         ),
+        (
+            (
+                *(StateType.CANCELLING, StateType.CRASHED, StateType.RUNNING),
+                *(StateType.COMPLETED, StateType.RUNNING, StateType.CRASHED),
+            ),
+            ["AwaitingRetry"],
+        ),
     ],
-    ids=["as it was cancelled", "started again since", "cancelled, and retried by a person"],
+    ids=[
+        "as it was cancelled",
+        "started again since",
+        "cancelled, and retried by a person",
+        "ended as cancelled, and retried by a person",
+    ],
 )
 def test_what_a_person_cancelled_is_not_started_again(
     went: tuple[StateType, ...], states: list[str]

@@ -68,6 +68,13 @@ class Runs:
         batch_id = self.chunk(run, number).batch_id or ""
         self.ledger.record_look(batch_id, "completed", 10, ended=True)
 
+    def refuse(self, run: int, told: int) -> QueueRoom:
+        """Let the provider have no room for what a run sent, which is to be sent again."""
+        room = self.ledger.refuse_room(self.leases[run], self.chunk(run), QUEUE, told)
+        self.end(run)
+        self.ledger.return_chunk(self.leases[run], self.chunk(run).id)
+        return room
+
     def land(self, run: int, number: int = 0) -> None:
         totals = {"succeeded": OutcomeTotals(10)}
         self.ledger.collect(self.leases[run], self.chunk(run, number), totals, 0)
@@ -276,9 +283,7 @@ def test_a_refusal_tells_all_runs_what_the_queue_holds(runs: Runs) -> None:
     runs.send(0)
     assert runs.ask(1, 60, stated=None).let_in
     runs.send(1)
-    room = runs.ledger.refuse_room(runs.leases[1], runs.chunk(1), QUEUE, 80)
-    runs.end(1)
-    runs.ledger.return_chunk(runs.leases[1], runs.chunk(1).id)
+    room = runs.refuse(1, 80)
     assert (room.taken, room.limit) == (60, 80)
     assert not runs.ask(1, 60, stated=None).let_in
     again = Ledger(runs.ledger.url.render_as_string(hide_password=False))
@@ -293,9 +298,7 @@ def test_one_that_an_older_version_sent_may_be_refused(runs: Runs) -> None:
     assert runs.ask(0, 50, stated=None).let_in
     runs.send(0)
     runs.send(1)
-    runs.ledger.refuse_room(runs.leases[1], runs.chunk(1), QUEUE, 80)
-    runs.end(1)
-    runs.ledger.return_chunk(runs.leases[1], runs.chunk(1).id)
+    runs.refuse(1, 80)
     assert not runs.ask(1, 40, stated=None).let_in
     runs.end(0)
     assert runs.ask(1, 40, stated=None).let_in
@@ -307,9 +310,7 @@ def test_one_that_was_refused_waits_until_something_ended(runs: Runs) -> None:
     runs.send(0)
     assert runs.ask(1, 40, stated=None).let_in
     runs.send(1)
-    runs.ledger.refuse_room(runs.leases[1], runs.chunk(1), QUEUE, 100)
-    runs.end(1)
-    runs.ledger.return_chunk(runs.leases[1], runs.chunk(1).id)
+    runs.refuse(1, 100)
     assert not runs.ask(1, 40, stated=None).let_in
     assert runs.ask(1, 10, stated=None).let_in  # but a part of it is tried
     runs.ledger.leave_queue(runs.leases[1], runs.chunk(1).id)
@@ -321,9 +322,7 @@ def test_others_than_the_ledgers_runs_fill_the_queue(runs: Runs, clock: Clock) -
     """A chunk that let go is tried again after its time, which nobody puts off, and not before."""
     assert runs.ask(0, 60, stated=None).let_in
     runs.send(0)
-    runs.ledger.refuse_room(runs.leases[0], runs.chunk(0), QUEUE, 100)
-    runs.end(0)
-    runs.ledger.return_chunk(runs.leases[0], runs.chunk(0).id)
+    runs.refuse(0, 100)
     runs.ledger.keep_places(runs.ids[0], 600)
     runs.ledger.release_lease(runs.leases[0])
     for _ in range(3):
@@ -361,9 +360,7 @@ def test_after_a_day_one_chunk_tries_whether_the_limit_holds(runs: Runs, clock: 
     room = runs.ask(2, 60, stated=None)
     assert (room.let_in, room.limit) == (True, None)
     runs.send(2)
-    runs.ledger.refuse_room(runs.leases[2], runs.chunk(2), QUEUE, 130)
-    runs.end(2)
-    runs.ledger.return_chunk(runs.leases[2], runs.chunk(2).id)
+    runs.refuse(2, 130)
     assert not runs.ask(2, 60, stated=None).let_in
 
 
