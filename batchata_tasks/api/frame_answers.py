@@ -16,6 +16,7 @@ from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.planning.fingerprint import changed, fingerprint, is_rehearsed
 from batchata_tasks.planning.key_arrays import Keys
 from batchata_tasks.planning.row_block import RowBlock
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +107,8 @@ class FrameAnswers:
         """Return why rows of the frame have no answer to their question, by their places."""
         plan = self._receipt.plan
         waiting = self._receipt.unsent_rows or self._receipt.held_rows
-        may_be_old = bool(waiting or plan["over_limit"] or plan["in_flight"])
+        failed = any(name != Outcome.SUCCEEDED for name in self._receipt.outcomes)
+        may_be_old = bool(waiting or plan["over_limit"] or plan["in_flight"] or failed)
         if not may_be_old and (rows >= 0).all():
             return {}
         prints: list[Any] = landed[_FINGERPRINT].to_pylist() if may_be_old else []
@@ -153,4 +155,6 @@ class FrameAnswers:
             return f"no answer yet: its batch is open or held, see `batchata status {word}`"
         if plan["over_limit"]:
             return "not sent: beyond `limit`"
+        if any(name != Outcome.SUCCEEDED for name in receipt.outcomes):
+            return "not answered: its request did not run"
         return "not sent: for none of the reasons in `rerun_on`"

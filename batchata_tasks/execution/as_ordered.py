@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.run_ref import PartOrder
     from batchata_tasks.ledger import Chunk
 
-_COMPARED = ["_custom_id", "_status", "_cost_usd"]
-_SENT = ["_row_id", "_replaces", "_prior_status", "_prior_cost", "_replaced_cost"]
+_COMPARED = ["_custom_id", "_status", "_cost_usd", "_fingerprint"]
+_SENT = [
+    *("_row_id", "_fingerprint", "_replaces"),
+    *("_prior_status", "_prior_cost", "_replaced_cost"),
+]
 
 
 def as_ordered(
@@ -86,7 +89,7 @@ def _difference(
     alike = {
         "its rows are not those of the batch": _has_names(rows, sent, chunk.id),
         "its rows have other outcomes than it says": _has_outcomes(rows, made),
-        "its rows cost something else than it says": _adds_up(rows, sent, made),
+        "its rows cost something else than it says": _adds_up(rows, sent, chunk.id, made),
         "it is not of this order": _is_of_order(sent, order, made),
     }
     return next((text for text, holds in alike.items() if not holds), None)
@@ -110,18 +113,28 @@ def _has_outcomes(rows: pa.Table, made: MadePart) -> bool:
     return not counts - told and (told - counts).total() == made.kept
 
 
-def _adds_up(rows: pa.Table, sent: pa.Table, made: MadePart) -> bool:
+def _adds_up(rows: pa.Table, sent: pa.Table, token: str, made: MadePart) -> bool:
     """Whether the money that a part adds up is that of its rows, to the picodollar.
 
     A row holds what earlier attempts cost, too; if a part of that is unknown, it holds nothing, and
-    the report has the rest.
+    the report has the rest. One that stays as it was holds what it cost, which nothing replaces.
     """
     report = made.report
     amounts = picodollars(rows["_cost_usd"].combine_chunks())
     in_rows = int(amounts[amounts != UNKNOWN_COST].sum()) + report.superseded
     paid = sum(tally.cost or 0 for tally in report.tallies.values())
-    replaced = _sum(sent["_replaced_cost"]) + report.superseded
-    return in_rows == paid + _sum(sent["_prior_cost"]) and made.superseded == replaced
+    left = _left_costs(rows, sent, token)
+    replaced = _sum(sent["_replaced_cost"]) + report.superseded - left
+    prior = _sum(sent["_prior_cost"])
+    return in_rows == paid + prior + left and made.superseded == replaced
+
+
+def _left_costs(rows: pa.Table, sent: pa.Table, token: str) -> int:
+    """Return what the rows had cost that stay as they were: they answer something else."""
+    names = custom_ids_of(token, sent["_row_id"]).combine_chunks()
+    as_sent: Any = sent.take(pc.index_in(rows["_custom_id"], value_set=names))
+    is_left = pc.not_equal(rows["_fingerprint"].combine_chunks(), as_sent["_fingerprint"])
+    return _sum(as_sent["_replaced_cost"].filter(is_left))
 
 
 def _is_of_order(sent: pa.Table, order: PartOrder, made: MadePart) -> bool:

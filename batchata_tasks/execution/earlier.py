@@ -1,7 +1,8 @@
 """What rows had before the attempt that replaces them, and keep: answers, retired columns.
 
-An answer was paid for, so an attempt that brought none leaves it. A column that left the spec's
-`columns` has no value in the manifest, so rows that are sent again keep what they had.
+An answer was paid for, so an attempt that brought none leaves it; one that did not run leaves the
+whole row. A column that left the spec's `columns` has no value in the manifest, so rows that are
+sent again keep what they had.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from batchata_tasks.dataset.columns import conformed, keys_of
 from batchata_tasks.planning.fingerprint import is_rehearsed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from batchata_tasks.dataset.parts import Dataset
 
@@ -72,11 +73,22 @@ def _replaced(
             yield [key_digest(one) for one in keys_of(batch, dataset.key)], batch
 
 
-class RetiredValues:
-    """The values that a chunk's rows have in columns which the spec no longer names."""
+class EarlierValues:
+    """The values that a chunk's rows had in some columns, before it landed.
 
-    def __init__(self, dataset: Dataset, manifest: pa.Table, own: str, columns: pa.Schema) -> None:
+    `answers` are those columns that hold answers: of them each value that its type can hold.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        manifest: pa.Table,
+        own: str,
+        columns: pa.Schema,
+        answers: Container[str] = (),
+    ) -> None:
         self.names = columns.names
+        self._answers = answers
         self._digests = list[bytes]()
         self._places = dict[bytes, int]()
         self._rows = pa.Table.from_batches([], columns)
@@ -86,9 +98,11 @@ class RetiredValues:
 
     def _read(self, dataset: Dataset, manifest: pa.Table, own: str, columns: pa.Schema) -> pa.Table:
         wanted, batches, rows = set(self._digests), list[pa.RecordBatch](), 0
-        for digests, batch in _replaced(dataset, manifest, own, columns.names):
+        names = [name for name in columns.names if name not in dataset.key]
+        for digests, batch in _replaced(dataset, manifest, own, names):
             at = [i for i, digest in enumerate(digests) if digest in wanted]
-            batches.append(conformed(batch, columns).take(pa.array(at, pa.int64())))
+            taken = conformed(batch, columns, self._answers).take(pa.array(at, pa.int64()))
+            batches.append(taken)
             self._places |= {digests[i]: rows + n for n, i in enumerate(at)}
             rows += len(at)
         return pa.Table.from_batches(batches, columns).combine_chunks()

@@ -27,7 +27,7 @@ from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.collect import Collector, Report, not_sent
 from batchata_tasks.execution.contexts import require_code
-from batchata_tasks.execution.earlier import EarlierAnswers, RetiredValues
+from batchata_tasks.execution.earlier import EarlierAnswers, EarlierValues
 from batchata_tasks.execution.earlier_results import EarlierResults
 from batchata_tasks.execution.forgotten import forgotten_names
 from batchata_tasks.execution.reread import (
@@ -42,6 +42,7 @@ from batchata_tasks.execution.run_context import BatchContext
 from batchata_tasks.execution.trouble import grouped
 from batchata_tasks.providers import rows_named, without_keys_set
 from batchata_tasks.providers.result_lines import without_line
+from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.types.destination import Destination
 from batchata_tasks.types.outcome import Outcome
 
@@ -128,9 +129,16 @@ class ChunkPart:
             context.route.rates,
             enriched_at,
             earlier,
-            RetiredValues(self.dataset, self.manifest, own, own_columns.retired),
+            EarlierValues(self.dataset, self.manifest, own, own_columns.retired),
             reread=(reading.part for reading in self._readings),
+            # a job whose request did not run says so: nobody asked for its older answer
+            whole=None if isinstance(spec, JobsSpec) else self._whole,
         )
+
+    def _whole(self) -> EarlierValues:
+        """Return all that the rows were before."""
+        dataset, own = self.dataset, part_of_chunk(self._chunk.id)
+        return EarlierValues(dataset, self.manifest, own, dataset.schema, dataset.answers)
 
     def file(self) -> AbstractContextManager[pq.ParquetWriter]:
         """Return the file of the part, which appears when it is whole."""
@@ -201,10 +209,12 @@ class ChunkPart:
     def superseded(self) -> int:
         """Return what the rows had cost that these replace, in picodollars.
 
-        That includes earlier attempts at rows whose cost is unknown now. Call it after `rows`.
+        That includes earlier attempts at rows whose cost is unknown now, and not rows that stay as
+        they were. Call it after `rows`.
         """
         replaced = sum(cost or 0 for cost in self.manifest["_replaced_cost"].to_pylist())
-        return replaced + self.collector.report.superseded
+        report = self.collector.report
+        return replaced + report.superseded - report.left_cost
 
 
 @dataclass(frozen=True)
@@ -300,6 +310,7 @@ def make_part(
             invalid += invalid_in(batch)
             texts = batch.column("_error").drop_null().to_pylist()
             errors.update(text[:_ERROR_CHARS] for text in texts)
+    report.left = {end: dict(grouped(texts.items())) for end, texts in report.left.items()}
     # of these the rows themselves say nothing
     errors.update(text[:_ERROR_CHARS] for _, text in report.kept.values() if text)
     invalid += [name for name, (end, _) in report.kept.items() if end is Outcome.INVALID]

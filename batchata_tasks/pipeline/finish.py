@@ -101,7 +101,12 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
     limit = run.spec.fail_if.failed_share
     priced = run.priced and cost_is_known(chunks, totals)
     commits = [commit_of(run.folder, c.id) for c in chunks if c.state == ChunkState.LANDED]
-    warnings = [*_few(twice), *_warnings(commits), *_held_warnings(run, held, overdue)]
+    warnings = [
+        *_few(twice),
+        *_warnings(commits),
+        *_left_warnings(run, chunks),
+        *_held_warnings(run, held, overdue),
+    ]
     return Receipt(
         name=run.spec.name,
         run_id=run.run_id,
@@ -203,6 +208,20 @@ def _warnings(commits: list[dict[str, Any]]) -> list[str]:
         for key, (noun, text) in _COUNTED.items()
         if counts[key]
     ]
+
+
+def _left_warnings(run: RunContext, chunks: list[Chunk]) -> list[str]:
+    """Tell of rows that stay as they were; the next round, if there is one, asks for them again."""
+    landed = [chunk for chunk in chunks if chunk.state == ChunkState.LANDED]
+    last = max((chunk.round for chunk in landed), default=0)
+    commits = (commit_of(run.folder, chunk.id) for chunk in landed if chunk.round == last)
+    rows = sum(sum(errors.values()) for one in commits for errors in one.get("left", {}).values())
+    if not rows:
+        return []
+    text = "as before, since what it asks by now did not run; the next run asks it"
+    if rows > 1:
+        text = "as before, since what they ask by now did not run; the next run asks it"
+    return [f"{pluralize(rows, 'row')} stayed {text}"]
 
 
 def _held_warnings(run: RunContext, held: list[Chunk], overdue: list[Chunk]) -> list[str]:

@@ -45,6 +45,8 @@ from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.types.outcome import is_attempt
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.execution.run_context import BatchContext, RunContext
     from batchata_tasks.pipeline.planning_run import PlanningRun
@@ -83,6 +85,9 @@ def recover(held: HeldDataset, table: PreparedTable) -> Recovery | None:
     not_landed = land_lost_parts(held, lost.parts)
     to_plan = [*not_landed, *lost.landed, *lost.unfinished]
     if not to_plan:
+        # rows that stayed as they were lost that with their part; nothing else holds what they cost
+        left = [chunk.id for chunk in lost.parts if commit_of(held.folder, chunk.id).get("left")]
+        _balance(held, table, left)
         return None
     ledger = held.ledger
     ledger.reopen_landed(held.lease, [chunk.id for chunk in (*not_landed, *lost.landed)])
@@ -236,9 +241,7 @@ def land_recovered(run: PlanningRun, recovery: Recovery) -> None:
         if chunk.state != ChunkState.LANDED:
             emptied = part_of_chunk(chunk_id) not in parts
             run.ledger.give_up(run.lease, chunk_id, _spent(run, chunk), emptied=emptied)
-    _balance(run, list(recovery.claims))
-    for chunk_id in recovery.claims:
-        note_money(run.folder, run.ledger, run.lease, run.ledger.chunk(chunk_id))
+    _balance(run.held, run.table, recovery.claims)
 
 
 def _reopen_commit(run: PlanningRun, chunk_id: str) -> None:
@@ -266,21 +269,24 @@ def _spent(run: RunContext, chunk: Chunk) -> int | None:
     return cost_of_answers(context, chunk, paths, rates)
 
 
-def _balance(run: PlanningRun, chunk_ids: list[str]) -> None:
+def _balance(held: HeldDataset, table: PreparedTable, chunks: Collection[str]) -> None:
     """Make the money add up again: what no row holds, and nothing superseded, was paid for no row.
 
     If only some files were lost, the remaining rows hold part of the recovered chunks' cost.
     """
-    if chunk_ids:
-        rows = 0
-        for _, batch in run.table.dataset.rows(["_cost_usd", "_fingerprint"]):
-            costs = (batch.column(name).to_pylist() for name in ("_cost_usd", "_fingerprint"))
-            rows += sum(
-                int(cost * PICO)
-                for cost, text in zip(*costs, strict=True)
-                if cost is not None and is_rehearsed(text or "") == run.rehearsal
-            )
-        run.ledger.balance(run.lease, chunk_ids[-1], rows)
+    if not chunks:
+        return
+    rows = 0
+    for _, batch in table.dataset.rows(["_cost_usd", "_fingerprint"]):
+        costs = (batch.column(name).to_pylist() for name in ("_cost_usd", "_fingerprint"))
+        rows += sum(
+            int(cost * PICO)
+            for cost, text in zip(*costs, strict=True)
+            if cost is not None and is_rehearsed(text or "") == table.rehearsal
+        )
+    held.ledger.balance(held.lease, list(chunks)[-1], rows)
+    for chunk_id in chunks:
+        note_money(held.folder, held.ledger, held.lease, held.ledger.chunk(chunk_id))
 
 
 def _states(run: PlanningRun, chunk_id: str) -> dict[str, dict[str, Any]]:

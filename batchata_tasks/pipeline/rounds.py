@@ -8,6 +8,8 @@ used up, or a limit stops the run.
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -31,7 +33,7 @@ from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.route import Shape
 from batchata_tasks.types.destination import Destination
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, chunk_token
-from batchata_tasks.types.outcome import ErrorCode, error_code
+from batchata_tasks.types.outcome import ErrorCode, Outcome, error_code
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.planning_run import PlanningRun
@@ -43,6 +45,10 @@ if TYPE_CHECKING:
 # trouble of the account do not count
 _ROUNDS = 3
 _ALL_TURNS = 10**6  # manifests of older versions do not say how many are the request's own
+_UNTRIED: dict[str, Any] = {
+    **dict.fromkeys(("_attempts", "_input_tokens", "_output_tokens", "_cache_read_tokens"), 0),
+    "_cost_usd": Decimal(0),
+}
 _STATE = [name for name in STATE_COLUMNS if name not in ("_fingerprint", "_enriched_at")]
 
 
@@ -123,11 +129,14 @@ class _Round:
     def _add(self, chunk: Chunk, writer: PlanWriter, fields: pa.Schema) -> None:
         """Add the rows of a chunk that are worth another attempt."""
         part = part_of_chunk(chunk.id)
-        states = self._states(part)
-        if not states:
+        states, left = self._states(part), commit_of(self._run.folder, chunk.id).get("left")
+        if not states and not left:
             return
         manifest = read_chunk_manifest(self._run.folder.manifest(chunk.id))
         keys = keys_of(manifest, self._run.spec.key)
+        if left:
+            asked = dict(zip(keys, manifest["_fingerprint"].to_pylist(), strict=True))
+            states |= self._left(part, asked, left)
         at = [i for i, row_key in enumerate(keys) if row_key in states]
         rows = manifest.take(pa.array(at, pa.int64())).combine_chunks()
         sent = bodies_at(self._folder, chunk, rows["_offset"].to_pylist())
@@ -150,6 +159,33 @@ class _Round:
         for batch in self._table.dataset.part_rows(part, [*key, *_STATE]):
             rows = zip(keys_of(batch, key), batch.select(_STATE).to_pylist(), strict=True)
             states |= {row_key: state for row_key, state in rows if self._worth_another(state)}
+        return states
+
+    def _left(
+        self, part: str, asked: dict[bytes, str], left: dict[str, dict[str, int]]
+    ) -> dict[bytes, dict[str, Any]]:
+        """Return how the requests ended of rows of a part that stay as they were, by key.
+
+        Those rows answer something else than what was `asked` (fingerprints). `left` says how many
+        requests ended with which outcome and error: all of them without having run.
+        """
+        ends = chain.from_iterable(
+            repeat((outcome, error or None), rows)
+            for outcome, errors in left.items()
+            for error, rows in errors.items()
+        )
+        key, states = self._run.spec.key, dict[bytes, dict[str, Any]]()
+        for batch in self._table.dataset.part_rows(part, [*key, "_fingerprint", "_cost_usd"]):
+            prints, costs = (
+                batch.column(name).to_pylist() for name in ("_fingerprint", "_cost_usd")
+            )
+            for row_key, text, cost in zip(keys_of(batch, key), prints, costs, strict=True):
+                if asked.get(row_key, text) != text:
+                    outcome, error = next(ends, (Outcome.CANCELED.value, None))
+                    replaced = {"_replaced_cost": None if cost is None else int(cost * PICO)}
+                    state = {**_UNTRIED, **replaced, "_status": outcome, "_error": error}
+                    if self._worth_another(state):
+                        states[row_key] = state
         return states
 
     def _worth_another(self, state: dict[str, Any]) -> bool:
@@ -185,7 +221,7 @@ class _Round:
             "_bound": bound,
             "_bytes": size,
             "_replaces": part,
-            "_replaced_cost": 0,
+            "_replaced_cost": state.get("_replaced_cost", 0),
             "_prior_status": state["_status"],
             "_prior_error": system["_prior_error"] if again else state["_error"],
             "_last_error": state["_error"],

@@ -201,6 +201,15 @@ def test_answers_to_an_older_question_are_none() -> None:
     assert kept["_status"].to_list() == ["succeeded"] * 3
 
 
+def test_answers_of_requests_that_did_not_run_are_none(emulator: Emulator) -> None:
+    """The dataset keeps the answer to the earlier question; the frame does not pass it off."""
+    ask(polars_frame())
+    emulator.control.faults(kind="request_expired", contains="eins")
+    result = ask(polars_frame(), prompt="Anew: {{ text }}")
+    assert result["_status"].to_list() == ["succeeded", None, "succeeded"]
+    assert result["_error"][1].startswith("not answered: its request did not run; the dataset has")
+
+
 def test_rehearsed_answers_are_none(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an emulator made up is no answer, whatever keeps a row from being sent for real."""
     with Emulator() as made_up, monkeypatch.context() as patch:
