@@ -29,6 +29,7 @@ from batchata_tasks.execution.run_ref import (  # noqa: TC001 - Prefect reads an
 )
 from batchata_tasks.ledger import ChunkKind, ChunkState
 from batchata_tasks.pipeline import steps as pipeline
+from batchata_tasks.providers import provider_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,12 +157,18 @@ def _checked(
 
 
 def _file_stands(ref: RunRef, chunk_id: str, value: dict[str, Any]) -> bool:
+    """Whether the chunk's files are there, and the requests are not cut short."""
     context = context_of(ref)
     chunk = context.ledger.chunk(chunk_id)
-    files = [context.folder.manifest(chunk_id)]
-    if chunk.kind == ChunkKind.BATCH:
-        files.append(context.request_file(chunk))
-    return value["rows"] == chunk.rows and all(path.exists() for path in files)
+    if value["rows"] != chunk.rows or not context.folder.manifest(chunk_id).exists():
+        return False
+    if chunk.kind != ChunkKind.BATCH:
+        return True
+    framing, file = (
+        provider_type(chunk.provider, chunk.endpoint).framing,
+        context.request_file(chunk),
+    )
+    return file.exists() and file.stat().st_size == framing.file_size(chunk.bytes)
 
 
 def _batch_is_known(ref: RunRef, chunk_id: str, value: dict[str, Any]) -> bool:

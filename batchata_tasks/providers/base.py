@@ -66,6 +66,10 @@ class Framing:
         fixed = len(self.before_id) + len(self.before_body) + len(self.after_body) + len(self.joint)
         return fixed + id_chars + len(body)
 
+    def file_size(self, requests: int) -> int:
+        """Return how many bytes a file has whose requests take so many by `size`."""
+        return len(self.head) + requests - len(self.joint) + len(self.tail)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLook:

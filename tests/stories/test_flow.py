@@ -249,6 +249,43 @@ sys.exit(0 if len(sent) == 2 else 1)
     table.check_answers()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_request_file_that_was_cut_short_is_written_anew(
+    server: Server, table: Table, share: float
+) -> None:
+    """Whoever wrote it (a worker whose disk was full, say): all requests are sent, once."""
+    code = """
+import os, sys
+from batchata_tasks.flows import tasks
+from batchata_tasks.execution.contexts import context_of
+from batchata_tasks.pipeline import steps as pipeline
+from batchata_tasks.flows.enrich import enrich
+from batchata_tasks.spec.loading import load_spec
+
+written = []
+def chunk_step(ref, chunk_id):
+    value = pipeline.chunk_step(ref, chunk_id)
+    written.append(chunk_id)
+    if len(written) == 1:
+        context = context_of(ref)
+        path = context.request_file(context.ledger.chunk(chunk_id))
+        os.truncate(path, int(path.stat().st_size * float(sys.argv[2])))
+    return value
+
+real = tasks.pipeline
+class Shim:
+    chunk_step = staticmethod(chunk_step)
+    def __getattr__(self, name): return getattr(real, name)
+tasks.pipeline = Shim()
+enrich(load_spec(sys.argv[1]))
+sys.exit(0 if len(written) == 2 else 1)
+"""
+    done = python(code, str(write_spec(table, {})), str(share), env=command_env(server, table))
+    assert done.returncode == 0, done.stderr
+    assert table.ledger()["requests_accepted"] == 12
+    table.check_answers()
+
+
 def in_python(server: Server, table: Table, code: str) -> Any:
     """Run code that calls a flow, in a process of its own.
 
