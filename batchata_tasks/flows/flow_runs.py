@@ -154,9 +154,9 @@ class PrefectFlowRuns:
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""
-        run = this_flow_run()
+        own = this_flow_run()
         with _answering(), get_client(sync_client=True) as client:
-            return take_up_lost(client, at_work, None if run is None else run.work_pool_name)
+            return take_up_lost(client, at_work, own)
 
     def cancelled(self, works: Collection[str]) -> set[str]:
         """See FlowRuns."""

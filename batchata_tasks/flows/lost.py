@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.process import has_ended
 from batchata_tasks.flows.names import ENRICH, WATCH
 from batchata_tasks.operations.watch import Fate
 
@@ -46,22 +47,25 @@ _WORKERS_BEATS = 2.5  # those that a worker misses, in which another one of its 
 _FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 _EVERY, _WORKERS_EVERY = 180.0, 30.0  # seconds between signs of life, if nothing else was set
 _AGAIN = "it is started again and carries on."  # by which states of ours are known
-_WORKER = "prefect.worker.name"  # the label with which a worker marks the runs that it takes
+# the labels with which a worker marks the runs that it takes
+_WORKER, _WORKERS_TYPE = "prefect.worker.name", "prefect.worker.type"
+_SURELY_STARTED = 90.0  # seconds, after which a worker has told of a process that it started
 _BEGUN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.CRASHED)
 
 
 def take_up_lost(
-    client: SyncPrefectClient, at_work: Collection[str], work_pool: str | None
+    client: SyncPrefectClient, at_work: Collection[str], own: FlowRun | None
 ) -> list[str]:
     """See to the flow runs that are lost while they hold no dataset; return what starts again.
 
-    `at_work` names the work of processes that are known to live. Runs in other work pools than
-    `work_pool`, if that is given, are left to those who watch there.
+    `at_work` names the work of processes that are known to live. If this process is a flow run of a
+    work pool (`own`), runs in other pools are left to those who watch there.
     """
     started = list[str]()
-    for run in _begun(client, work_pool):
+    for run in _begun(client, None if own is None else own.work_pool_name):
         work = f"flow run {run.id}"
-        if work not in at_work and _is_lost(client, run) and taken_up(client, run) is Fate.STARTED:
+        is_lost = _is_lost(client, run) or _has_no_process(run, own)
+        if work not in at_work and is_lost and taken_up(client, run) is Fate.STARTED:
             started.append(work)
     return started
 
@@ -187,6 +191,21 @@ def _lost_its_worker(client: SyncPrefectClient, run: FlowRun) -> bool:
             every = worker.heartbeat_interval_seconds or _WORKERS_EVERY
             return silent > _WORKERS_BEATS * every
     return True  # somebody deleted it
+
+
+def _has_no_process(run: FlowRun, own: FlowRun | None) -> bool:
+    """Whether the process has ended that the worker of our own flow run started for another one.
+
+    A worker that cannot reach the server as the process ends does not tell again.
+    """
+    state, pid = run.state, run.infrastructure_pid or ""
+    if own is None or state is None or not state.is_pending() or age(state) < _SURELY_STARTED:
+        return False
+    is_here = run.labels.get(_WORKER) is not None and all(
+        run.labels.get(label) == own.labels.get(label) for label in (_WORKER, _WORKERS_TYPE)
+    )
+    is_process = run.labels.get(_WORKERS_TYPE) == "process"
+    return is_here and is_process and pid.isdigit() and has_ended(int(pid))
 
 
 def _silent_for(client: SyncPrefectClient, run: FlowRun, state: State[Any]) -> float:

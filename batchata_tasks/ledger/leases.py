@@ -16,6 +16,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError
+from batchata_tasks.common.process import has_ended
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
 from batchata_tasks.ledger.values import Lease, new_id
@@ -204,12 +205,4 @@ def is_dead(holder: str) -> bool:
     """Whether the holder of a lease was a process of this machine that has ended."""
     words, _, machine = holder.removeprefix("process ").rpartition(" on ")
     process = words.partition(" ")[0]
-    if machine != _machine() or not process.isdigit():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return machine == _machine() and process.isdigit() and has_ended(int(process))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 DEPLOYMENT, POOL = uuid4(), "local"
+OWN = FlowRun(flow_id=uuid4(), work_pool_name=POOL)
 STARTED = ["Crashed", "AwaitingRetry"]
 
 
@@ -219,14 +222,47 @@ def test_a_run_that_is_lost_before_it_runs_is_not_started_for_ever() -> None:
 def test_a_pending_run_is_lost_with_its_worker(heard: dict[str, float], *, is_lost: bool) -> None:
     """It is started again if its worker is not heard while another one is, and never before."""
     server = Server([flow_run(StateType.PENDING, age=500, worker="gone")], heard)
-    assert len(take_up_lost(client(server), (), POOL)) == is_lost
+    assert len(take_up_lost(client(server), (), OWN)) == is_lost
     assert server.states == (["AwaitingRetry"] if is_lost else [])
 
 
 def test_a_run_that_is_pending_for_long_is_lost_whoever_is_heard() -> None:
     """Its process may have died as it started, of which no worker tells."""
     server = Server([flow_run(StateType.PENDING, age=700, worker="here")], {"here": 2})
-    assert len(take_up_lost(client(server), (), POOL)) == 1
+    assert len(take_up_lost(client(server), (), OWN)) == 1
+
+
+@pytest.mark.parametrize(
+    ("worker", "kind", "age", "pid", "is_lost"),
+    [
+        ("here", "process", 100, "ended", True),
+        ("here", "process", 80, "ended", False),
+        ("here", "process", 100, "living", False),
+        ("here", "process", 100, None, False),
+        ("here", "process", 100, "9" * 30, False),
+        ("here", "docker", 100, "ended", False),
+        ("there", "process", 100, "ended", False),
+        (None, "process", 100, "ended", False),
+    ],
+)
+def test_a_pending_run_is_lost_whose_process_has_ended(
+    worker: str | None, kind: str, age: float, pid: str | None, *, is_lost: bool
+) -> None:
+    """The worker that started it could not tell; its own `watch` sees that the process is gone."""
+    run = flow_run(StateType.PENDING, age=age, worker=worker)
+    run.labels["prefect.worker.type"] = kind
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    run.infrastructure_pid = {"ended": str(ended.pid), "living": str(os.getpid())}.get(
+        pid or "", pid
+    )
+    own = FlowRun(
+        flow_id=uuid4(),
+        work_pool_name=POOL,
+        labels={"prefect.worker.name": "here", "prefect.worker.type": kind},
+    )
+    server = Server([run], {"here": 2, "there": 2})
+    assert len(take_up_lost(client(server), (), own)) == is_lost
 
 
 @pytest.mark.parametrize(
@@ -246,16 +282,16 @@ def test_a_run_that_gives_no_sign_of_life_is_lost(
     """Three signs that a deployment asks for were missed, and no process holds its dataset."""
     server = Server([flow_run(kind)], beat=beat)
     run = server.runs[0]
-    assert take_up_lost(client(server), {f"flow run {run.id}"}, POOL) == []
+    assert take_up_lost(client(server), {f"flow run {run.id}"}, OWN) == []
     assert server.states == []
-    take_up_lost(client(server), (), POOL)
+    take_up_lost(client(server), (), OWN)
     assert server.states == states
 
 
 def test_a_command_has_longer_to_give_a_sign() -> None:
     """What sets no frequency gives a sign every three minutes."""
     server = Server([flow_run(StateType.RUNNING, age=500, deployment=None, pool=None)])
-    take_up_lost(client(server), (), POOL)
+    take_up_lost(client(server), (), OWN)
     assert server.states == []
 
 
@@ -271,7 +307,7 @@ def test_a_command_has_longer_to_give_a_sign() -> None:
 def test_what_is_not_ours_to_take_up_is_left(run: Callable[[], FlowRun]) -> None:
     """Runs of other pools have their own `watch`; an old crash has been seen by a person."""
     server = Server([run()])
-    assert take_up_lost(client(server), (), POOL) == []
+    assert take_up_lost(client(server), (), OWN) == []
     assert server.states == []
 
 
