@@ -74,7 +74,7 @@ deployments:
       job_variables:
         env:
           PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "30"   # seconds; automations.yaml misses them after 90
-          PREFECT_CLIENT_RETRY_EXTRA_CODES: "500"   # what a server answers while its database is away
+          PREFECT_CLIENT_RETRY_EXTRA_CODES: "500"   # answered while the database is away
     schedules:
       - cron: "0 3 * * *"
         timezone: UTC
