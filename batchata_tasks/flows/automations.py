@@ -1,4 +1,4 @@
-"""Registers automations on a Prefect server; those that are there are brought up to date.
+"""Registers automations on a Prefect server; those that changed are brought up to date.
 
 `prefect deploy` does it as a step of prefect.yaml, and so does, by hand,
 `python -m batchata_tasks.flows.automations [FILE]`.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from httpx import HTTPError
 from prefect.client.orchestration import get_client
-from prefect.events.schemas.automations import AutomationCore  # noqa: TC002 - read by Pydantic
+from prefect.events.schemas.automations import AutomationCore
 from pydantic import BaseModel, ValidationError
 
 from batchata_tasks.common.text import pluralize, printable
@@ -42,7 +42,8 @@ class _File(BaseModel):
 def register(file: str) -> dict[str, Any]:
     """Register the automations of a file; a step of `prefect deploy`, which takes it many times.
 
-    Those of the same names are replaced, and stay switched off if somebody switched them off.
+    Those of the same names are replaced if they changed, and stay switched off if somebody switched
+    them off.
 
     Raises:
         SystemExit: the file will not do, the server cannot be asked, or it has an automation of
@@ -113,14 +114,18 @@ def _refuse_foreign(there: list[Automation], file: str) -> None:
 
 
 def _put(client: SyncPrefectClient, wanted: AutomationCore, there: list[Automation]) -> None:
-    """Create an automation, or replace the one that is there; delete what was registered twice."""
+    """Create an automation, or replace the one that is there; delete what was registered twice.
+
+    One that is as it should be is left alone: to replace it would forget the runs it has in sight.
+    """
     if not there:
         client.create_automation(wanted)
         return
     first, *doubles = there
     if "enabled" not in wanted.model_fields_set:
         wanted = wanted.model_copy(update={"enabled": first.enabled})
-    client.update_automation(first.id, wanted)
+    if wanted.model_dump() != first.model_dump(include=set(AutomationCore.model_fields)):
+        client.update_automation(first.id, wanted)
     for one in doubles:
         client.delete_automation(one.id)
 

@@ -24,6 +24,7 @@ class Server:
 
     def __init__(self) -> None:
         self.there = dict[UUID, Automation]()
+        self.updated = list[str]()
 
     def __enter__(self) -> Self:
         return self
@@ -40,6 +41,7 @@ class Server:
         return made
 
     def update_automation(self, automation_id: UUID, automation: AutomationCore) -> None:
+        self.updated.append(automation.name)
         self.there[automation_id] = Automation(id=automation_id, **automation.model_dump())
 
     def delete_automation(self, automation_id: UUID) -> None:
@@ -77,6 +79,16 @@ def test_automations_are_registered_once(server: Server) -> None:
     limit = named(server, "pause-at-the-cost-limit")
     assert (limit.id, limit.enabled) == (before, True)
     assert limit.description.startswith("A run spent its money")
+
+
+def test_what_has_not_changed_is_left_alone(server: Server) -> None:
+    """An automation that is replaced forgets which runs it waits for; one that changed is alone."""
+    text = automations_text()
+    for _ in range(2):
+        registered(text, "x.yaml")
+    assert server.updated == []
+    registered(text.replace("within: 90 ", "within: 120 "), "x.yaml")
+    assert server.updated == ["crash-lost-runs"]
 
 
 def test_another_ones_automation_is_not_replaced(server: Server) -> None:
