@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.common.money import usd
-from batchata_tasks.common.text import duration, pluralize
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.execution.trouble import grouped
 from batchata_tasks.ledger import ChunkState
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _WINDOW = 24 * 3600.0  # seconds; both providers end a batch by then
 _ERRORS = 5
-_MINUTE = 60.0
 
 
 def snapshot(context: RunContext) -> Snapshot:
@@ -69,8 +68,11 @@ def awaited_in_words(context: RunContext) -> str:
     text = f"waiting for {len(sent)} of {pluralize(len(rows), 'batch', 'batches')}"
     if queued:
         text += f", and for {room}"
-    age = max(((now_us() - moment) / 1e6 for moment in sent if moment is not None), default=0.0)
-    return f"{text}, the oldest sent {duration(age)} ago" if age >= _MINUTE else text
+    oldest = min((moment for moment in sent if moment is not None), default=None)
+    if oldest is None:
+        return text
+    # no age: the page of a suspended run shows this line for as long as it waits
+    return f"{text}, the oldest sent {datetime.fromtimestamp(oldest / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _view(context: RunContext, row: Any) -> BatchView:
