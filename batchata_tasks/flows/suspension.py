@@ -20,6 +20,7 @@ from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 
 from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.common.text import sentence
 from batchata_tasks.execution.held_dataset import (
     CancelledRunError,
     LettingGo,
@@ -114,7 +115,7 @@ def _suspending(
             _suspend(str(error), awaited, run)
             let_go |= {error.run_id}
             reason = "the server refuses to suspend this run"
-    progress.note(f"waiting for batches in this process: {reason}.")
+    progress.note(f"waiting for batches in this process: {sentence(reason)}")
     return work(LettingGo(before=let_go))
 
 

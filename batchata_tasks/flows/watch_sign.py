@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.unwatched import unwatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,12 +53,12 @@ def why_unwatched(ledger_id: str, let_go: Iterable[str]) -> str | None:
         variable = client.read_variable_by_name(_name(ledger_id))
     sign = _read(None if variable is None else variable.value)
     looked_at = _moment(sign.get("looked_at"))
+    ago = None if looked_at is None else (datetime.now(UTC) - looked_at).total_seconds()
     # one from the future is of a clock that was ahead, and tells nothing for as long as it was
-    if looked_at is None or abs((datetime.now(UTC) - looked_at).total_seconds()) > FRESH:
-        return (
-            "no scheduled pass of `watch` looked at its ledger in the last ten minutes, so nobody "
-            "would resume it"
-        )
+    if ago is None or ago < -FRESH:
+        return unwatched(None)
+    if ago > FRESH:
+        return unwatched(ago)
     unseen = str(sign.get("cannot_see_runs"))
     if any(run_id in unseen for run_id in let_go):
         return (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, insert, select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_of
-from batchata_tasks.ledger.leases import is_dead, work_of
-from batchata_tasks.ledger.store import Store, reads
+from batchata_tasks.ledger.leases import WATCHING, is_dead, work_of
+from batchata_tasks.ledger.store import Store, reads, writes
 from batchata_tasks.ledger.values import Chunk, ChunkState, RunPhase, StopReason
 
 if TYPE_CHECKING:
@@ -86,7 +86,21 @@ class OpenWork:
 
 
 class Awaiting(Store):
-    """The part of the ledger about what is open."""
+    """The part of the ledger about what is open, and who looks at it."""
+
+    @writes
+    def note_watched(self, connection: Connection) -> None:
+        """Note that `watch` has looked at all that is open."""
+        self.lock(connection, "passes of watch")
+        connection.execute(delete(t.passes).where(t.passes.c.work == WATCHING))
+        row = {"work": WATCHING, "ended_at": self.clock(connection)}
+        connection.execute(insert(t.passes), row)
+
+    @reads
+    def watched_at(self, connection: Connection) -> int | None:
+        """Return when `watch` looked last, in microseconds since 1970; None if it never did."""
+        query = select(t.passes.c.ended_at).where(t.passes.c.work == WATCHING)
+        return connection.execute(query).scalar()
 
     @reads
     def open_work(self, connection: Connection, silent: float) -> OpenWork:

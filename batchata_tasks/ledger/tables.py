@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 metadata = MetaData()
 
@@ -227,6 +227,14 @@ queue_limits = Table(
     Column("amount", BigInteger, nullable=False),
     Column("told_at", BigInteger, nullable=False),
     Column("probe", String(40)),  # the chunk that was let in beyond it, to see whether it holds
+)
+
+# when work that comes again and again was done last
+passes = Table(
+    "passes",
+    metadata,
+    Column("work", String(40), primary_key=True),  # WATCHING
+    Column("ended_at", BigInteger, nullable=False),
 )
 
 # until when nobody looks at batches of an account, since its provider asked for that

@@ -12,6 +12,7 @@ from rich.text import Text
 from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.money import dollars, pico_from_usd, usd
 from batchata_tasks.common.text import pluralize, sentence
+from batchata_tasks.common.unwatched import SILENT, unwatched
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.held import held_chunk
@@ -144,6 +145,7 @@ def describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "running": running,
         # the flow run that let go of it, having sent what it could
         "left_by": ledger.left_by(row.dataset_id) if is_open and not running else None,
+        "watched_at": _moment(ledger.watched_at()),  # when `watch` looked last, at all runs
         # asked for, and not carried out yet
         "cancel_asked": is_open and ledger.stop_reason(row.id) == StopReason.CANCEL,
         # of a run that stopped: what keeps the next start from seeing its batches
@@ -273,10 +275,10 @@ def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
     remedy = next((text for result, text in _REMEDIES.items() if result in stopped), None)
     waiting = [run["left_by"] for run in runs if _state(run) == _WAITING]
     if remedy is None and waiting:
-        return (
-            f"Waiting without a process: {waiting[0]} let go of it while its batches are at the "
-            "provider. `watch` has it go on once they end; the same command does so now."
-        )
+        text = f"Waiting without a process: {waiting[0]} let go of it while its batches are at the "
+        if _unwatched(runs) is not None:
+            return f"{text}provider. The same command goes on with it."
+        return f"{text}provider. `watch` has it go on once they end; the same command does so now."
     if remedy is None and any(_state(run) == _WHILE_PLANNING for run in runs):
         return "Stopped while planning: nothing was sent; start the same command again."
     return remedy
@@ -297,7 +299,20 @@ def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
         ended = None if run["to_set"] is not None else run["last_error"]  # by that, most likely
         if (reason := run["blocked"] or ended) is not None:
             texts.append(f"{run['name']}: {sentence(reason)}")
+    if (text := _unwatched(runs)) is not None:
+        texts.append(text)
     return texts
+
+
+def _unwatched(runs: list[dict[str, Any]]) -> str | None:
+    """Return that nobody resumes the runs that wait; None if none does, or `watch` looks."""
+    waiting = next((run for run in runs if _state(run) == _WAITING), None)
+    if waiting is None:
+        return None
+    looked_at, ago = waiting["watched_at"], None
+    if looked_at is not None:
+        ago = (datetime.now(UTC) - datetime.fromisoformat(looked_at)).total_seconds()
+    return None if ago is not None and ago <= SILENT else unwatched(ago)
 
 
 def _waits_for_room(name: str, queued: dict[str, Any]) -> str:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
+from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
@@ -70,8 +72,13 @@ def test_a_run_that_waits_without_a_process_says_so(table: Table) -> None:
         with pytest.raises(SuspendedRunError):
             run_prepared(ready, run="flow run 7", letting_go=LettingGo(0))
         assert states(table)[0].startswith("waiting ")
-        remedy = str(runs_remedy(runs_overview(spec)))
+        with opened_ledger(Settings().ledger_url) as ledger:
+            ledger.note_watched()
+        runs = runs_overview(spec)
+        remedy = str(runs_remedy(runs))
         assert remedy.startswith("Waiting without a process: flow run 7 let go of it")
+        assert "`watch` has it go on once they end" in remedy
+        assert runs_in_the_way(runs) == []
         following = threading.Thread(target=follow, args=(spec, Settings(), silent()))
         following.start()
         following.join(1)
@@ -79,6 +86,35 @@ def test_a_run_that_waits_without_a_process_says_so(table: Table) -> None:
     assert table.run().outcomes == {"succeeded": 3}
     following.join(30)
     assert not following.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (None, "no scheduled pass of `watch` has looked at this ledger; suspended runs are not"),
+        (12 * 60, "`watch` last looked 12 min ago; suspended runs are not resumed: is its deploy"),
+        (4 * 60, None),
+    ],
+    ids=["never", "long ago", "lately"],
+)
+def test_that_nobody_resumes_what_waits_is_told(
+    table: Table, monkeypatch: pytest.MonkeyPatch, seconds: int | None, told: str | None
+) -> None:
+    """From five minutes after the last pass on, as long as a run waits; else nobody needs it."""
+    spec = table.spec()
+    with open_batches(table.emulator):
+        with pytest.raises(SuspendedRunError):
+            run_prepared(prepare_run(spec, Settings()), run="flow run 7", letting_go=LettingGo(0))
+        if seconds is not None:
+            with opened_ledger(Settings().ledger_url) as ledger:
+                monkeypatch.setattr(ledger, "clock", lambda _: now_us() - seconds * 1_000_000)
+                ledger.note_watched()
+        runs = runs_overview(spec)
+    said = runs_in_the_way(runs)
+    assert said == [] if told is None else said[-1].startswith(told)
+    assert ("`watch` has it go on" in str(runs_remedy(runs))) is (told is None)
+    table.run()
+    assert runs_in_the_way(runs_overview(spec)) == []
 
 
 def test_a_run_that_had_nothing_to_do_says_so(table: Table) -> None:
