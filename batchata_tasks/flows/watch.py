@@ -11,6 +11,7 @@ from prefect.states import Completed
 
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.flows.events import send_ended
 from batchata_tasks.flows.flow_runs import PrefectFlowRuns, make_room, this_flow_run
 from batchata_tasks.flows.names import WATCH
 from batchata_tasks.flows.refused import refused
@@ -34,9 +35,11 @@ def watch(minutes: float = watching.GATHERED / 60) -> State[dict[str, Any]]:
     flow_runs = PrefectFlowRuns(repeated=run is not None and run.auto_scheduled)
     try:
         report = watching.watch(Settings(), flow_runs, gathered=minutes * 60, progress=progress)
+        state: State[Any] = Completed(message=report.in_words(), data=report.to_json())
     except InputError as error:
-        return refused(error)
-    return Completed(message=report.in_words(), data=report.to_json())
+        state = refused(error)
+    send_ended()
+    return state
 
 
 def flow_runs(*, repeated: bool) -> watching.FlowRuns:

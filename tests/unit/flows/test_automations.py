@@ -91,6 +91,12 @@ def test_what_has_not_changed_is_left_alone(server: Server) -> None:
     assert server.updated == ["crash-lost-runs"]
 
 
+def test_a_run_that_says_so_itself_is_not_taken_for_lost() -> None:
+    """Prefect may tell of its end, or that it is suspended, a quarter of an hour late."""
+    lost, *_ = yaml.safe_load(automations_text())["automations"]
+    assert {"batchata.run-ended", "batchata.run-suspended"} <= set(lost["trigger"]["expect"])
+
+
 def test_another_ones_automation_is_not_replaced(server: Server) -> None:
     """One of that name that waits for nothing of ours is named, and nothing is registered."""
     text = automations_text()
