@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from httpx import HTTPError
 from prefect import get_run_logger
+from prefect.client.schemas.actions import ArtifactCreate
 
 from batchata_tasks.common.commands import naming
 from batchata_tasks.common.errors import StorageError
@@ -15,6 +16,9 @@ from batchata_tasks.common.markdown import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
+    from uuid import UUID
+
+    from prefect.client.orchestration import SyncPrefectClient
 
 _IN_A_CELL = 100  # characters: cells do not wrap, and what is longer is cut at the table's edge
 
@@ -42,6 +46,26 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     return "".join(["|", *(f" {escaped(cell)} |" if cell else " |" for cell in cells), "\n"])
+
+
+def leave(
+    client: SyncPrefectClient,
+    flow_run_id: UUID,
+    *,
+    key: str,
+    kind: str,
+    data: str | float,
+    description: str,
+) -> UUID:
+    """Leave an artifact on the page of a flow run, whether or not it still runs; return its id.
+
+    Raises:
+        HTTPError: the server does not take it.
+    """
+    made = ArtifactCreate(
+        key=key, type=kind, data=data, description=description, flow_run_id=flow_run_id
+    )
+    return client.create_artifact(made).id
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
@@ -18,15 +17,14 @@ from batchata_tasks.common.commands import naming
 from batchata_tasks.common.errors import AlreadyRunningError, InputError, LeaseError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.execution.held_dataset import CancelledRunError
-from batchata_tasks.flows.artifacts import left_if_possible, markdown, slug
-from batchata_tasks.flows.events import send_events
-from batchata_tasks.flows.failed_rows import leave_failed_rows
+from batchata_tasks.flows.artifacts import left_if_possible
+from batchata_tasks.flows.events import send_ended
 from batchata_tasks.flows.lineage import note_lineage
 from batchata_tasks.flows.log import leave_out_finished_steps
 from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.progress import shown_progress
+from batchata_tasks.flows.receipts import leave_own, summary
 from batchata_tasks.flows.refused import failed, path_of, refused
 from batchata_tasks.flows.suspension import AwaitedElsewhereError, Wait, suspending
 from batchata_tasks.flows.tasks import STEPS, steps_with
@@ -100,10 +98,19 @@ def enrich(
     """
     leave_out_finished_steps()
     options = Options(refresh_mark(refresh), retry_failed, take_over)
+    state = _enriched(spec, overrides or {}, options, wait)
+    send_ended()
+    return state
+
+
+def _enriched(
+    spec: EnrichmentSpec | str, overrides: dict[str, Any], options: Options, wait: Wait
+) -> State[dict[str, Any]]:
+    """See `enrich`; return the flow run's final state."""
     progress = listener() or _logged(path_of(spec))
     name = f"flow run {flow_run.id}"
     try:
-        wanted, settings = overridden(spec, overrides or {}), Settings()
+        wanted, settings = overridden(spec, overrides), Settings()
 
         def work(letting_go: LettingGo) -> Receipt:
             # prepared anew each time: the source may have changed while the dataset was held
@@ -142,7 +149,7 @@ def enrich(
         )
     with left_if_possible("the lineage"):
         note_lineage(receipt, wanted.source)
-    return leave_receipt(receipt, wanted.key, path_of(spec))
+    return _ended(receipt, wanted.key, path_of(spec))
 
 
 def _logged(spec: str | None) -> LineProgress:
@@ -214,7 +221,7 @@ def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
     def batch(results_dir: str, jobs: int) -> State[dict[str, Any]]:
         del results_dir, jobs  # shown with the flow run
         receipts.append(work(STEPS))
-        return leave_receipt(receipts[0], spec.key)
+        return _ended(receipts[0], spec.key)
 
     state: Any = batch(spec.output, spec.count, return_state=True)
     if not receipts:
@@ -222,25 +229,9 @@ def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
     return receipts[0]
 
 
-def leave_receipt(
-    receipt: Receipt, key: list[str], spec: str | None = None
-) -> State[dict[str, Any]]:
-    """Leave a run's receipt and failed rows on the server; return the flow run's final state.
-
-    `key` are the columns of the dataset's key; `spec` is the path of its spec, if that is known.
-    """
-    name = slug(f"receipt-{receipt.name}")
-    text = f"{receipt.result_in_words}: {summary(receipt)}; cost: {receipt.cost_in_words}"
-    get_run_logger().info("receipt: %s (see the artifact %s)", printable(text), name)
-    with left_if_possible("the receipt"):
-        create_markdown_artifact(
-            markdown=markdown(receipt.name, receipt.lines(), spec),
-            key=name,
-            description="What the run did and cost.",
-        )
-    with left_if_possible("the table of failed rows"):
-        leave_failed_rows(receipt, key, spec)
-    send_events(receipt)
+def _ended(receipt: Receipt, key: list[str], spec: str | None = None) -> State[dict[str, Any]]:
+    """Leave on the server what there is of a run, and return the flow run's final state."""
+    leave_own(receipt, key, spec)
     return _state(receipt, spec)
 
 
@@ -253,20 +244,3 @@ def _state(receipt: Receipt, spec: str | None) -> State[dict[str, Any]]:
         return failed(naming(receipt.reason or message, spec), data)
     name = _STATE_NAMES.get(receipt.result, "Completed")
     return Completed(name=name, message=message, data=data)
-
-
-def summary(receipt: Receipt) -> str:
-    """Return in a line how a run ended, what it did not send, and the limit that it met."""
-    text = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items())
-    if receipt.unsent_rows:
-        unsent = f"{pluralize(receipt.unsent_rows, 'row')} not sent"
-        text += f"{text and '; '}{unsent}{receipt.limit_in_words}"
-    if not text and receipt.held_rows:
-        text = f"{pluralize(receipt.held_rows, 'row')} held"
-    if receipt.accepted_twice:
-        text += f"{text and '; '}the provider accepted a batch twice"
-    text = text or "nothing to send"
-    if exhausted := receipt.plan["exhausted"]:
-        again = pluralize(exhausted, "row is", "rows are")
-        text += f"; {again} not sent again, having failed for good or used up all attempts"
-    return f"{text}; an unfinished run was carried on" if receipt.continued else text

@@ -5,10 +5,14 @@ Names and facts are an interface: docs/prefect.md lists them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prefect.events import emit_event
+from prefect.events import Event, RelatedResource, Resource, emit_event
+from prefect.events.related import object_as_related_resource, tags_as_related_resources
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 
 from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
 from batchata_tasks.types.outcome import Outcome
@@ -16,6 +20,7 @@ from batchata_tasks.types.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
 COMMON = (
@@ -90,23 +95,76 @@ EVENTS = (
 def send_suspended(run: FlowRun, message: str) -> None:
     """Send the server that a flow run is suspended, and for what.
 
-    Automations that look for lost runs need that: of the run's own states Prefect may tell late,
-    since those of a scheduled run wait for an event that was not sent when it was created.
+    Automations that look for lost runs need that, and `send_ended`: Prefect may hold the run's own
+    states back for a quarter of an hour. Its scheduler sends no event of the runs that it makes,
+    and those of their states within the next five minutes wait for that one.
     """
-    resource = {
-        "prefect.resource.id": f"prefect.flow-run.{run.id}",
-        "prefect.resource.name": run.name,
+    emit_event("batchata.run-suspended", _flow_run(run.id, run.name), payload={"message": message})
+
+
+def send_ended() -> None:
+    """Send the server that this flow run comes to its end."""
+    emit_event("batchata.run-ended", _flow_run(flow_run.id, flow_run.name))
+
+
+def _flow_run(flow_run_id: object, name: object) -> dict[str, str]:
+    return {
+        "prefect.resource.id": f"prefect.flow-run.{flow_run_id}",
+        "prefect.resource.name": str(name),
     }
-    emit_event("batchata.run-suspended", resource, payload={"message": message})
 
 
 def send_events(receipt: Receipt) -> None:
-    """Send the server what happened in a run; the dataset is what it happened to."""
-    resource = {
+    """Send the server what happened in this flow run's run; the dataset is what it happened to.
+
+    The flow run is related to it, with all that it belongs to.
+    """
+    for event in _happened(receipt):
+        emit_event(event.name, _dataset(receipt), payload=event.payload(receipt))
+
+
+def send_events_of(client: SyncPrefectClient, run: FlowRun | None, receipt: Receipt) -> None:
+    """Send the server what happened in the run of another flow run, if that is known.
+
+    That one is related to it, and not this process's: automations act on what is related.
+
+    Raises:
+        HTTPError: the server does not take it.
+    """
+    related = [] if run is None else _related(client, run)
+    events = [
+        Event(
+            event=event.name,
+            resource=Resource(_dataset(receipt)),
+            related=related,
+            payload=event.payload(receipt),
+        ).model_dump(mode="json")
+        for event in _happened(receipt)
+    ]
+    if events:
+        client.request("POST", "/events", json=events)
+
+
+def _happened(receipt: Receipt) -> list[RunEvent]:
+    return [event for event in EVENTS if event.happened(receipt)]
+
+
+def _dataset(receipt: Receipt) -> dict[str, str]:
+    return {
         "prefect.resource.id": f"batchata.dataset.{receipt.name}",
         "prefect.resource.name": receipt.name,
         "batchata.dataset": receipt.dataset,
     }
-    for event in EVENTS:
-        if event.happened(receipt):
-            emit_event(event.name, resource, payload=event.payload(receipt))
+
+
+def _related(client: SyncPrefectClient, run: FlowRun) -> list[RelatedResource]:
+    """Return a flow run, its flow, its deployment and its tags, as Prefect relates them."""
+    related = [
+        object_as_related_resource("flow-run", "flow-run", run),
+        object_as_related_resource("flow", "flow", client.read_flow(run.flow_id)),
+    ]
+    if run.deployment_id is not None:
+        with suppress(ObjectNotFound):  # it was deleted
+            deployed = client.read_deployment(run.deployment_id)
+            related.append(object_as_related_resource("deployment", "deployment", deployed))
+    return related + tags_as_related_resources(run.tags)

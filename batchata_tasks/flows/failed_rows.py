@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from prefect.artifacts import create_table_artifact
 
 from batchata_tasks.common.commands import naming
 from batchata_tasks.common.html import shortened
 from batchata_tasks.common.markdown import inert
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.key_words import key_options, word_of
-from batchata_tasks.flows.artifacts import slug
+from batchata_tasks.flows.artifacts import leave, slug
 from batchata_tasks.reports.failed_rows import failed_rows
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.orchestration import SyncPrefectClient
+
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.reports.failed_rows import FailedRow
 
@@ -25,8 +28,14 @@ _MOST = 100  # rows
 _LONGEST_KEY = 200  # characters; a longer one is cut, and no command names it
 
 
-def leave_failed_rows(receipt: Receipt, key: list[str], spec: str | None) -> None:
-    """Leave a table of the rows that failed in a run; none if there are none.
+def leave_failed_rows(
+    client: SyncPrefectClient,
+    flow_run_id: UUID,
+    receipt: Receipt,
+    key: list[str],
+    spec: str | None,
+) -> None:
+    """Leave a table of the rows that failed in a run on a flow run's page; none if none did.
 
     `spec` is the path of its spec, if that is known.
 
@@ -37,7 +46,8 @@ def leave_failed_rows(receipt: Receipt, key: list[str], spec: str | None) -> Non
     rows, told = failed_table(receipt, key, spec)
     if rows:
         name = slug(f"failed-{receipt.name}")
-        create_table_artifact(table=rows, key=name, description=told)
+        table = json.dumps(rows)
+        leave(client, flow_run_id, key=name, kind="table", data=table, description=told)
 
 
 def failed_table(

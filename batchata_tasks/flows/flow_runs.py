@@ -6,7 +6,7 @@ the flow run knows that.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -35,6 +35,7 @@ from batchata_tasks.common.errors import TransientError
 from batchata_tasks.flows.lost import SETTLED, age, end_lost_passes, take_up_lost, taken_up
 from batchata_tasks.flows.names import ENRICH
 from batchata_tasks.flows.progress import ProgressArtifacts
+from batchata_tasks.flows.receipts import leave_anothers
 from batchata_tasks.flows.watch_sign import leave_sign
 from batchata_tasks.operations.watch import Fate, Waiters
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
 
+    from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.progress.snapshot import Snapshot
 
 _PAGE = 200  # the most that a server returns at once, unless it is told otherwise
@@ -147,10 +149,21 @@ class PrefectFlowRuns:
             with _answering():
                 leave_sign(ledger_id, unseen)
 
-    def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
+    def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         """See FlowRuns."""
-        with _answering():
-            ProgressArtifacts(UUID(flow_run_id), name).show(snapshot)
+        if (flow_run_id := _flow_run_of(work)) is not None:
+            with _answering():
+                ProgressArtifacts(flow_run_id, name).show(snapshot)
+
+    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
+        """See FlowRuns."""
+        flow_run_id = None if work is None else _flow_run_of(work)
+        with _answering(), get_client(sync_client=True) as client:
+            run = None
+            if flow_run_id is not None:
+                with suppress(ObjectNotFound):  # somebody deleted it
+                    run = client.read_flow_run(flow_run_id)
+            leave_anothers(client, run, receipt, key)
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""
@@ -204,9 +217,9 @@ def this_flow_run() -> FlowRun | None:
 
 
 def _flow_run_of(work: str) -> UUID | None:
-    words = work.removeprefix("flow run ")
+    """Return the id of a flow run, also if it is named as the ledger names its work."""
     try:
-        return None if words == work else UUID(words)
+        return UUID(work.removeprefix("flow run "))
     except ValueError:
         return None
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from httpx import HTTPError
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -27,7 +27,7 @@ from prefect.runtime import flow_run
 
 from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.flows.artifacts import markdown, slug, table
+from batchata_tasks.flows.artifacts import leave, markdown, slug, table
 from batchata_tasks.progress.layout import OPEN, facts, state_of
 
 if TYPE_CHECKING:
@@ -94,14 +94,7 @@ class ProgressArtifacts:
                 update = ArtifactUpdate(data=one.data, description=one.description)
                 client.update_artifact(self._ids[key], update)
                 continue
-            made = ArtifactCreate(
-                key=key,
-                type=one.kind,
-                data=one.data,
-                description=one.description,
-                flow_run_id=self._flow_run_id,
-            )
-            self._ids[key] = client.create_artifact(made).id
+            self._ids[key] = leave(client, self._flow_run_id, key=key, **one._asdict())
 
     def _found(self, client: SyncPrefectClient, keys: Mapping[str, _Shown]) -> dict[str, UUID]:
         """Return the artifacts that an earlier process of the flow run made."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.ledger import Ledger
+    from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
@@ -214,15 +215,17 @@ def _await_end(
     return None
 
 
-def end_run(held: HeldDataset, run_id: str) -> None:
-    """Cancel the batches of a run that is to stop, land what ran, and end the run.
+def end_run(held: HeldDataset, run_id: str) -> Receipt | None:
+    """Cancel the batches of a run that is to stop, land what ran, end the run; return its receipt.
+
+    That is None if it has ended already.
 
     Raises:
         SuspendedRunError: `held` says that batches which have not ended are not waited for.
     """
     run = held.ledger.run(run_id)
     if run.state == RunPhase.CLOSED:
-        return
+        return None
     context = restored_context(held, run)
     chunks = held.ledger.chunks(run_id, UNFINISHED)
     lost = [chunk for chunk in chunks if not is_kept(held.folder.manifest(chunk.id))]
@@ -231,4 +234,4 @@ def end_run(held: HeldDataset, run_id: str) -> None:
             if chunk.batch_id is not None:
                 cancel_batch(context.for_chunk(chunk), chunk.batch_id)
         run_chunks(context, Steps(), [chunk for chunk in chunks if chunk not in lost])
-        finish(context)
+        return finish(context)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import BatchataError, LeaseError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.packs import is_kept
@@ -24,6 +25,7 @@ from batchata_tasks.ledger import WATCHING, ChunkState, RunPhase, StopReason, op
 from batchata_tasks.operations.cancel import end_run
 from batchata_tasks.operations.looks import look_at
 from batchata_tasks.operations.watched import watched_runs
+from batchata_tasks.pipeline.finish import so_far
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import silent
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import OwnDataset
     from batchata_tasks.ledger import Ledger, OpenWork
     from batchata_tasks.operations.watched import WatchedRun
+    from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.progress.snapshot import Snapshot
 
@@ -42,6 +45,7 @@ GATHERED = 600.0
 """Seconds for which ended batches of a run wait for its others, so that they land together."""
 
 
+_MINUTE = 60 * 1_000_000  # microseconds
 _STARTS = 600.0  # seconds that a flow run may take from its resumption until it asks for room
 _SENT = (ChunkState.SUBMITTED, ChunkState.COLLECTED)  # what may land
 _SILENT = 30.0  # seconds after the end of its lease until a process counts as lost
@@ -90,8 +94,18 @@ class FlowRuns(Protocol):
         """Leave the sign that the ledger is watched, but for `unseen` runs."""
         ...
 
-    def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
-        """Show how the run stands for which a flow run is suspended; `name` is its spec's."""
+    def show(self, work: str, name: str, snapshot: Snapshot) -> None:
+        """Show on a flow run's page how the run of the ledger stands that it began.
+
+        `work` is its id, or what the ledger calls it; `name` is its spec's.
+        """
+        ...
+
+    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
+        """Tell what was landed here of a run that `work` began, and if it ended, on its page.
+
+        `key` are the columns of the dataset's key.
+        """
         ...
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
@@ -128,9 +142,13 @@ class NoFlowRuns:
         """See FlowRuns."""
         del ledger_id, unseen
 
-    def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
+    def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         """See FlowRuns."""
-        del flow_run_id, name, snapshot
+        del work, name, snapshot
+
+    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
+        """See FlowRuns."""
+        del work, receipt, key
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""
@@ -245,6 +263,7 @@ class _Watching:
             except BatchataError as error:
                 self._note(f"What waits for the run {run_id} is not resumed: {error}")
         self.flow_runs.leave_sign(self.ledger.id, unseen)
+        self.ledger.note_watched()
 
     def _resume_unseen(self, run_id: str, waiters: Waiters) -> set[str]:
         """Resume what waits for a run that another process ended, or that cannot be seen from here.
@@ -271,15 +290,15 @@ class _Watching:
                 reason = "there is room for it in the provider's queue"
             self.ledger.keep_places(run.id, KEPT if reason is None else _STARTS)
         if reason is None:
-            if waiters.suspended and run.has_news:
-                self.flow_runs.show(waiters.suspended[0], run.name, snapshot(run.context))
+            if run.has_news or (waiters.suspended and _is_shown_anew()):
+                self._show(run, waiters)
             return
         self.progress.note(f"{run.name}: {reason}.")
         if waiters.suspended and self._resume(waiters):
             return
         if waiters.suspended:  # nobody comes back for its places, so nobody is to wait behind them
             self.ledger.leave_queues(run.id)
-        self._do(run)
+        self._do(run, waiters)
 
     def _cancelled(self, work: OpenWork) -> dict[str, tuple[str, ...]]:
         """Return by run the flow run that let go of it, if a person cancelled that."""
@@ -287,15 +306,28 @@ class _Watching:
         left = [(self.ledger.open_run(one), by) for one, by in work.left.items() if by in cancelled]
         return {run.id: (by,) for run, by in left if run is not None}
 
-    def _do(self, run: WatchedRun) -> None:
-        """Do here what there is to do for a run: end it, or land what has ended."""
-        if run.context.stop_reason() == StopReason.CANCEL:
-            if self._at(run, end_run):
-                self.report.cancelled.append(run.id)
+    def _do(self, run: WatchedRun, waiters: Waiters) -> None:
+        """Do here what there is to do for a run: end it, or land what has ended; tell of it."""
+        cancels, sent = run.context.stop_reason() == StopReason.CANCEL, self._sent(run)
+        try:
+            receipt = self._at(run, end_run if cancels else _land)
+        except LeaseError:
             return
-        sent = self._sent(run)
-        if self._at(run, _land) and self._sent(run) != sent:
-            self.report.landed.append(run.id)
+        if not cancels and self._sent(run) == sent:
+            return
+        (self.report.cancelled if cancels else self.report.landed).append(run.id)
+        work = self._show(run, waiters)
+        if receipt is not None:
+            self.flow_runs.tell(work, receipt, run.context.spec.key)
+
+    def _show(self, run: WatchedRun, waiters: Waiters) -> str | None:
+        """Show how a run stands to those who look at the flow run that began it; return that."""
+        begun = (*waiters.suspended, *waiters.cancelled)
+        dataset_id = self.ledger.run(run.id).dataset_id
+        work = begun[0] if begun else self.ledger.left_by(dataset_id)
+        if work is not None:
+            self.flow_runs.show(work, run.name, snapshot(run.context))
+        return work
 
     def _sent(self, run: WatchedRun) -> set[tuple[str, str]]:
         """Return a run's chunks that may land here, and how they stand."""
@@ -329,31 +361,48 @@ class _Watching:
             self.report.resumed.append(waiters.suspended[0])
         return resumed
 
-    def _at(self, run: WatchedRun, work: Callable[[OwnDataset, str], None]) -> bool:
-        """Do a run's work here, but wait for no batch; return False if another process does it."""
+    def _at(
+        self, run: WatchedRun, work: Callable[[OwnDataset, str], Receipt | None]
+    ) -> Receipt | None:
+        """Do a run's work here, but wait for no batch; return its receipt, if there is one yet.
+
+        Raises:
+            LeaseError: another process does it.
+        """
         output = str(run.context.folder.root)
-        try:
-            with hold_dataset(output, self.settings, self.progress, WATCHING) as held:
-                held.letting_go = LettingGo(after=0)
-                held.answers = run.answers(self.settings)
-                with suppress(SuspendedRunError):  # other batches have not ended
-                    work(held, run.id)
-        except LeaseError:
-            return False
-        return True
+        with hold_dataset(output, self.settings, self.progress, WATCHING) as held:
+            held.letting_go = LettingGo(after=0, before=frozenset({run.id}))
+            held.answers = run.answers(self.settings)
+            try:
+                return work(held, run.id)
+            except SuspendedRunError:  # other batches have not ended
+                return None
 
     def _note(self, text: str) -> None:
         self.report.notes.append(text)
         self.progress.note(text)
 
 
-def _land(held: OwnDataset, run_id: str) -> None:
-    """Land the batches of a run that have ended; the next run of its spec does the rest."""
+def _is_shown_anew() -> bool:
+    """Whether pages are brought up to date although nothing changed: they show that `watch` looks.
+
+    Of passes that come every minute each fifteenth does that.
+    """
+    return now_us() // _MINUTE % 15 == 0
+
+
+def _land(held: OwnDataset, run_id: str) -> Receipt | None:
+    """Land the batches of a run that have ended; the next run of its spec does the rest.
+
+    Return how the run stands then; None if it has ended.
+    """
     run = held.ledger.run(run_id)
     if run.state != RunPhase.OPEN:
-        return
+        return None
     context = restored_context(held, run)
     chunks = held.ledger.chunks(run_id, _SENT)
     with active(context):
         known = [chunk for chunk in chunks if is_kept(held.folder.manifest(chunk.id))]
-        run_chunks(context, Steps(), known)
+        with suppress(SuspendedRunError):  # other batches have not ended
+            run_chunks(context, Steps(), known)
+        return so_far(context)

@@ -15,7 +15,7 @@ from batchata_tasks.execution.land import commit_of
 from batchata_tasks.execution.overdue import held_rows as told_rows
 from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.execution.twice import look_back, told
-from batchata_tasks.ledger import ChunkState, StopReason
+from batchata_tasks.ledger import ChunkState, RunPhase, StopReason
 from batchata_tasks.pipeline.raw_files import drop_raw_files
 from batchata_tasks.pipeline.receipt import (
     CACHE_MINIMUM,
@@ -83,6 +83,17 @@ def stop(run: RunContext, error: StoppedError) -> Receipt:
     run.ledger.release_unsent(run.lease, run.run_id)
     receipt = _receipt(run, error.result)
     return replace(receipt, reason=str(error), budget=budget_facts(run))
+
+
+def so_far(run: RunContext) -> Receipt:
+    """Return the receipt of a run that stays open: what of it has landed until now.
+
+    Its result is `open`, unless a limit has stopped it already.
+    """
+    receipt = replace(_receipt(run, None), budget=budget_facts(run))
+    return (
+        receipt if run.stop_reason() in _STOPPED else replace(receipt, result=RunPhase.OPEN.value)
+    )
 
 
 def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:

@@ -122,9 +122,9 @@ def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator:
     with open_batches(emulator):
         run = executed(team, team.begin())
         assert (run["state_type"], run["state_name"]) == ("PAUSED", "Suspended")
-        assert run["state"]["message"] == "waiting for 1 of 1 batch"
+        assert run["state"]["message"].startswith("waiting for 1 of 1 batch, the oldest sent 20")
         told = until(lambda: events_of(team, run, "batchata.run-suspended"))
-        assert told[0]["payload"] == {"message": "waiting for 1 of 1 batch"}
+        assert told[0]["payload"] == {"message": run["state"]["message"]}
         related = {one["prefect.resource.id"] for one in told[0]["related"]}
         assert "prefect.tag.batchata-enrich" in related  # by which automations select it
         assert watched(team)["resumed"] == []
@@ -134,6 +134,7 @@ def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator:
     assert "400 succeeded" in run["state"]["message"]
     assert "carried on" not in run["state"]["message"]
     assert events(team, "batchata.run-carried-on") == []
+    assert len(until(lambda: events_of(team, run, "batchata.run-ended"))) == 1
     assert pq.read_table(team.ledger.output / "data").num_rows == sent(emulator) == ROWS
     idle = watched(team)
     assert (idle["batches"], idle["calls"]) == (0, 0)
@@ -160,7 +161,9 @@ def test_a_suspended_run_shows_how_its_batches_are(team: Team, emulator: Emulato
         before = shown(team, run)
         assert "| Batches | 2 running |" in before["markdown"]["data"]
         assert watched(team)["resumed"] == []
-        assert "| Batches | 1 ended, 1 running |" in shown(team, run)["markdown"]["data"]
+        status = shown(team, run)["markdown"]["data"]
+        # either was sent first
+        assert "| 1 ended, 1 running |" in status or "| 1 running, 1 ended |" in status
     assert watched(team)["resumed"] == [run["id"]]
     executed(team, run["id"])
     after = shown(team, run)
@@ -171,11 +174,14 @@ def test_a_suspended_run_shows_how_its_batches_are(team: Team, emulator: Emulato
 
 def shown(team: Team, run: dict[str, Any]) -> dict[str, Any]:
     """Return what shows how a flow run stands, by its type."""
-    keys = [f"{kind}-{team.name}" for kind in ("progress", "status")]
-    wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": keys}}}
-    found = team.server.ask("artifacts/filter", wanted)
-    assert len(found) == len(keys)
+    found = artifacts(team, run, f"progress-{team.name}", f"status-{team.name}")
+    assert len(found) == 2
     return {one["type"]: one for one in found}
+
+
+def artifacts(team: Team, run: dict[str, Any], *keys: str) -> list[dict[str, Any]]:
+    wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": list(keys)}}}
+    return team.server.ask("artifacts/filter", wanted)
 
 
 def test_a_log_tells_the_story_in_order(team: Team, emulator: Emulator) -> None:
@@ -190,11 +196,12 @@ def test_a_log_tells_the_story_in_order(team: Team, emulator: Emulator) -> None:
     executed(team, run["id"])
     lines = until(lambda: told(team, run, "receipt: "), every=0.3)
     ours = [line for line in lines if not line.startswith(PREFECTS)]
+    waiting = run["state"]["message"]
     assert [line for line in ours if "about to send" not in line and "planning" not in line] == [
         "planned: 400 requests in 1 batch, 0 rows up to date",
         "batch 1 (400 rows): sending",
         "batch 1 (400 rows): at the provider",
-        "waiting for 1 of 1 batch: this run is suspended until `watch` resumes it.",
+        f"{waiting}: this run is suspended until `watch` resumes it.",
         "going on with 400 requests: 1 batch sent before.",
         "batch 1 (400 rows): at the provider",
         "batch 1 (400 rows): landing",
@@ -241,6 +248,58 @@ def test_a_suspended_run_that_is_cancelled_is_cancelled_at_the_provider(
     results = team.ledger.ask_ledger("SELECT result FROM runs WHERE id IN {runs}")
     assert results == [("cancelled",)]
     assert pq.read_table(team.ledger.output / "data").num_rows == ROWS
+
+
+def test_the_page_of_a_cancelled_run_tells_what_became_of_it(
+    team: Team, emulator: Emulator
+) -> None:
+    """`watch` leaves the receipt, the rows' state and a line in the log there, and sends events.
+
+    The run itself stays as the person left it.
+    """
+    in_halves = {**WHOLE, "overrides": {"pilot": False, "items_per_batch": 200}}
+    with open_batches(emulator):
+        run = executed(team, team.begin(**in_halves))
+        emulator.control.finish(emulator.control.ledger()["anthropic"]["batches"][0]["id"])
+        set_state(team, run["id"], "CANCELLING")
+        watched(team)
+        status = shown(team, run)["markdown"]["data"]
+        assert "| Batches | 1 landed, 1 being cancelled |" in status
+        assert "| Stopping | it was cancelled |" in status
+    watched(team)
+    after = shown(team, run)
+    assert after["progress"]["data"] == 100
+    assert "| Stopped | it was cancelled |" in after["markdown"]["data"]
+    (receipt,) = artifacts(team, run, f"receipt-{team.name}")
+    assert "| Result | cancelled |" in receipt["data"]
+    assert "200 succeeded" in receipt["data"]
+    assert until(lambda: told(team, run, "receipt: cancelled: "))
+    assert team.states(run)[-1] == "Cancelled"
+    assert team.states(run).count("Cancelled") == 1
+    assert related_to(team, "batchata.rows-landed", run) == "cancelled"
+
+
+def test_what_watch_lands_itself_is_an_event_of_the_run_that_sent_it(
+    team: Team, emulator: Emulator
+) -> None:
+    """Nobody goes on with a run that a person called failed: what it sent lands, and is told."""
+    with open_batches(emulator):
+        run = executed(team, team.begin(**WHOLE))
+        set_state(team, run["id"], "FAILED", force=True)
+    assert len(watched(team)["landed"]) == 1
+    assert shown(team, run)["progress"]["data"] == 100
+    assert related_to(team, "batchata.rows-landed", run) == "open"
+    assert artifacts(team, run, f"receipt-{team.name}") == []  # the next run of the spec ends it
+
+
+def related_to(team: Team, name: str, run: dict[str, Any]) -> str:
+    """Return the result that the one event of a flow run tells, to which no other is related."""
+    (event,) = until(lambda: [one for one in events(team, name) if run["id"] in str(one)])
+    assert event["resource"]["prefect.resource.id"] == f"batchata.dataset.{team.name}"
+    related = {one["prefect.resource.role"]: one["prefect.resource.id"] for one in event["related"]}
+    assert related["flow-run"] == f"prefect.flow-run.{run['id']}"
+    assert related["deployment"] == f"prefect.deployment.{run['deployment_id']}"
+    return event["payload"]["result"]
 
 
 def test_a_cancel_outlives_the_process_that_was_to_do_it(team: Team, emulator: Emulator) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.progress.snapshot import Snapshot
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
@@ -42,6 +43,9 @@ class Suspended:
     others: list[str] = field(default_factory=list[str])  # runs that the ledger may not know
     unseen: set[str] | None = None  # as the sign says it
     shown: list[tuple[str, Snapshot]] = field(default_factory=list[tuple[str, "Snapshot"]])
+    told: list[tuple[str | None, Receipt]] = field(
+        default_factory=list[tuple[str | None, "Receipt"]]
+    )
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         assert ledger_id
@@ -60,9 +64,13 @@ class Suspended:
         assert ledger_id
         self.unseen = set(unseen)
 
-    def show(self, flow_run_id: str, name: str, snapshot: Snapshot) -> None:
+    def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         assert name == "table"
-        self.shown.append((flow_run_id, snapshot))
+        self.shown.append((work, snapshot))
+
+    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
+        assert key == ["id"]
+        self.told.append((work, receipt))
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         assert set(self.lost).isdisjoint(at_work)
@@ -81,6 +89,22 @@ class Cancelled(NoFlowRuns):
 
     def cancelled(self, works: Collection[str]) -> set[str]:
         return {self._work} & set(works)
+
+
+class Told(NoFlowRuns):
+    """Notes what is told of runs, and on whose pages."""
+
+    def __init__(self) -> None:
+        self.told = list[tuple[str | None, "Receipt"]]()
+        self.shown = list[tuple[str, "Snapshot"]]()
+
+    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
+        assert key == ["id"]
+        self.told.append((work, receipt))
+
+    def show(self, work: str, name: str, snapshot: Snapshot) -> None:
+        assert name == "table"
+        self.shown.append((work, snapshot))
 
 
 def let_go(spec: EnrichmentSpec, work: str | None = None) -> str:
@@ -129,9 +153,13 @@ def test_ended_batches_wait_for_the_others(table: Table) -> None:
     assert sent(table.emulator) == 9
 
 
-def test_news_of_batches_are_shown(table: Table) -> None:
-    """A pass that sees a batch as no pass did before shows its run; another one shows nothing."""
+def test_news_of_batches_are_shown(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that sees a batch as no pass did before shows its run; another one shows nothing.
+
+    But each quarter of an hour shows that somebody looks.
+    """
     waiting = Suspended()
+    monkeypatch.setattr("batchata_tasks.operations.watch.now_us", lambda: 899 * 10**6)
     with open_batches(table.emulator):
         run_id = let_go(table.spec(items_per_batch=3))
         passed(waiting)
@@ -146,6 +174,10 @@ def test_news_of_batches_are_shown(table: Table) -> None:
     statuses = [batch.status for batch in snapshot.batches]
     assert len(set(statuses)) == 2
     assert waiting.resumed == []
+    monkeypatch.setattr("batchata_tasks.operations.watch.now_us", lambda: 900 * 10**6)
+    with open_batches(table.emulator):
+        passed(waiting)
+    assert len(waiting.shown) == before + 2
 
 
 def test_room_for_what_is_unsent_is_used_at_once(table: Table) -> None:
@@ -183,6 +215,58 @@ def test_what_nobody_waits_for_lands(table: Table) -> None:
     receipt = run_prepared(prepare_run(spec, Settings()))
     assert (receipt.outcomes, sent(table.emulator)) == ({"succeeded": 9}, 9)
     table.check_answers()
+
+
+def test_what_lands_here_is_told(table: Table) -> None:
+    """Each time, with the run so far, which is open; nothing else is, and nothing twice."""
+    told = Told()
+    with open_batches(table.emulator):
+        let_go(table.spec(items_per_batch=3), "flow run 7")
+        passed(told)
+        assert told.told == []
+        finish_one(table)
+        passed(told, gathered=0)
+        ((work, receipt),) = told.told
+        assert (work, receipt.result) == ("flow run 7", "open")
+        assert (receipt.outcomes, receipt.continued) == ({"succeeded": 3}, False)
+        assert told.shown[-1][1].landed == 3
+    passed(told)
+    passed(told)
+    assert [receipt.outcomes["succeeded"] for _, receipt in told.told] == [3, 9]
+    assert (told.shown[-1][0], told.shown[-1][1].landed) == ("flow run 7", 9)
+
+
+def test_the_end_of_what_was_cancelled_is_told(table: Table) -> None:
+    """Once its batches have ended; its page shows before that that they are being cancelled."""
+    cancelled = Suspended("cancelled")
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec(items_per_batch=3))
+        finish_one(table)
+        passed(cancelled)
+        assert cancelled.told == []
+        assert (cancelled.shown[-1][0], cancelled.shown[-1][1].landed) == (
+            f"flow run of {run_id}",
+            3,
+        )
+    for _ in range(2):
+        passed(cancelled)
+    ((work, receipt),) = cancelled.told
+    assert (work, receipt.result) == (f"flow run of {run_id}", "cancelled")
+    assert sum(receipt.outcomes.values()) == 9
+    assert not receipt.continued
+    assert cancelled.shown[-1][1].landed == 9
+
+
+def test_a_limit_that_stopped_what_lands_here_is_told(table: Table) -> None:
+    """The run stays open, and is no success: its result is the limit that was reached."""
+    told = Told()
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec(items_per_batch=3, time_limit="1h"))
+        with opened_ledger(Settings().ledger_url) as ledger:
+            ledger.request_stop(run_id, StopReason.TIME_LIMIT)
+        passed(told)
+    passed(told)
+    assert told.told[-1][1].result == "time_limit_reached"
 
 
 def test_what_nobody_can_resume_lands(table: Table) -> None:
