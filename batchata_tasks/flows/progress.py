@@ -151,7 +151,11 @@ def _bar(snapshot: Snapshot) -> _Shown:
     of = pluralize(snapshot.total, "row")
     # rounded down: it is full only at the end
     percent = min(int(done_share(snapshot) * 1000) / 10, 100.0)
-    return _Shown("progress", percent, f"{snapshot.landed:,} of {of} landed")
+    told = f"{snapshot.landed:,} of {of} landed"
+    if snapshot.failed:
+        counts = (f"{count:,} {outcome}" for outcome, count in snapshot.outcomes.items())
+        told = f"{told}: {', '.join(counts)}"
+    return _Shown("progress", percent, told)
 
 
 def page(name: str, snapshot: Snapshot) -> str:

@@ -92,6 +92,13 @@ def test_rows_that_are_tried_again_are_not_done() -> None:
     assert done_share(snapshot(replace(again, state="landed"))) == pytest.approx(20 / 30)
 
 
+def test_a_bar_tells_how_rows_ended() -> None:
+    """A bar that is full is no success if rows failed, or were cancelled."""
+    told = shown._bar(snapshot()).description
+    assert told == "20 of 30 rows landed: 18 succeeded, 2 refused"
+    assert shown._bar(Snapshot(total=3, landed=3)).description == "3 of 3 rows landed"
+
+
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
     """Return a function that shows a run on a server until it was looked at so many times."""
