@@ -6,7 +6,7 @@ the flow run knows that.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -32,6 +32,7 @@ from prefect.flow_runs import resume_flow_run
 from prefect.states import Cancelled
 
 from batchata_tasks.common.errors import TransientError
+from batchata_tasks.flows.events import send_events_of
 from batchata_tasks.flows.lost import SETTLED, age, end_lost_passes, take_up_lost, taken_up
 from batchata_tasks.flows.names import ENRICH
 from batchata_tasks.flows.progress import ProgressArtifacts
@@ -42,6 +43,7 @@ from batchata_tasks.operations.watch import Fate, Waiters
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 
+    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
     from batchata_tasks.pipeline.receipt import Receipt
@@ -134,14 +136,9 @@ class PrefectFlowRuns:
 
     def take_up(self, work: str) -> Fate:
         """See FlowRuns. A run that was started too often fails, with that as the reason."""
-        if (flow_run_id := _flow_run_of(work)) is None:
-            return Fate.LEFT
         with _answering(), get_client(sync_client=True) as client:
-            try:
-                run = client.read_flow_run(flow_run_id)
-            except ObjectNotFound:
-                return Fate.LEFT
-            return taken_up(client, run)
+            run = _found(client, work)
+            return Fate.LEFT if run is None else taken_up(client, run)
 
     def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
         """See FlowRuns."""
@@ -151,19 +148,17 @@ class PrefectFlowRuns:
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         """See FlowRuns."""
-        if (flow_run_id := _flow_run_of(work)) is not None:
-            with _answering():
-                ProgressArtifacts(flow_run_id, name).show(snapshot)
-
-    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
-        """See FlowRuns."""
-        flow_run_id = None if work is None else _flow_run_of(work)
         with _answering(), get_client(sync_client=True) as client:
-            run = None
-            if flow_run_id is not None:
-                with suppress(ObjectNotFound):  # somebody deleted it
-                    run = client.read_flow_run(flow_run_id)
-            leave_anothers(client, run, receipt, key)
+            if (run := _found(client, work)) is not None:
+                ProgressArtifacts(run.id, name).show(snapshot)
+
+    def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
+        """See FlowRuns."""
+        with _answering(), get_client(sync_client=True) as client:
+            run = None if work is None else _found(client, work)
+            send_events_of(client, run, receipt)
+            if ended and run is not None:
+                leave_anothers(client, run, receipt, key)
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""
@@ -214,6 +209,16 @@ def this_flow_run() -> FlowRun | None:
     """Return the flow run that this process does; None outside of one."""
     context = FlowRunContext.get()
     return None if context is None else context.flow_run
+
+
+def _found(client: SyncPrefectClient, work: str) -> FlowRun | None:
+    """Return the flow run that is meant; None if it is of another server, or deleted."""
+    if (flow_run_id := _flow_run_of(work)) is None:
+        return None
+    try:
+        return client.read_flow_run(flow_run_id)
+    except ObjectNotFound:
+        return None
 
 
 def _flow_run_of(work: str) -> UUID | None:

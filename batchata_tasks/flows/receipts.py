@@ -16,9 +16,8 @@ from prefect.runtime import flow_run
 
 from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.flows.artifacts import leave, left_if_possible, markdown, slug
-from batchata_tasks.flows.events import send_events, send_events_of
+from batchata_tasks.flows.events import send_events
 from batchata_tasks.flows.failed_rows import leave_failed_rows
-from batchata_tasks.ledger import RunPhase
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def leave_own(receipt: Receipt, key: list[str], spec: str | None) -> None:
-    """Leave what there is of this flow run's own run.
+    """Leave the receipt of this flow run's own run, and send its events.
 
     `key` are the columns of the dataset's key; `spec` is the path of its spec, if that is known.
     """
@@ -43,28 +42,24 @@ def leave_own(receipt: Receipt, key: list[str], spec: str | None) -> None:
 
 
 def leave_anothers(
-    client: SyncPrefectClient, run: FlowRun | None, receipt: Receipt, key: list[str]
+    client: SyncPrefectClient, run: FlowRun, receipt: Receipt, key: list[str]
 ) -> None:
-    """Leave what there is of a run that was begun by another flow run than this, if it is known.
-
-    A run that stays open has no receipt yet.
+    """Leave the receipt of a run that another flow run began, on the page of that one.
 
     Raises:
         StorageError: the dataset cannot be read.
         HTTPError: the server does not take it.
     """
-    if run is not None and receipt.result != RunPhase.OPEN:
-        line = {
-            "name": "prefect.flow_runs",
-            "level": logging.INFO,
-            "message": _in_a_line(receipt),
-            "timestamp": datetime.now(UTC).isoformat(),
-            "flow_run_id": str(run.id),
-        }
-        client.create_logs([line])
-        _leave_receipt(client, run.id, receipt, None)
-        leave_failed_rows(client, run.id, receipt, key, None)
-    send_events_of(client, run, receipt)
+    line = {
+        "name": "prefect.flow_runs",
+        "level": logging.INFO,
+        "message": _in_a_line(receipt),
+        "timestamp": datetime.now(UTC).isoformat(),
+        "flow_run_id": str(run.id),
+    }
+    client.create_logs([line])
+    _leave_receipt(client, run.id, receipt, None)
+    leave_failed_rows(client, run.id, receipt, key, None)
 
 
 def _leave_receipt(

@@ -101,8 +101,8 @@ class FlowRuns(Protocol):
         """
         ...
 
-    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
-        """Tell what was landed here of a run that `work` began, and if it ended, on its page.
+    def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
+        """Tell what was landed here of a run that `work` began, and if it has ended, on its page.
 
         `key` are the columns of the dataset's key.
         """
@@ -146,9 +146,9 @@ class NoFlowRuns:
         """See FlowRuns."""
         del work, name, snapshot
 
-    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
+    def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
         """See FlowRuns."""
-        del work, receipt, key
+        del work, receipt, key, ended
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""
@@ -318,7 +318,7 @@ class _Watching:
         (self.report.cancelled if cancels else self.report.landed).append(run.id)
         work = self._show(run, waiters)
         if receipt is not None:
-            self.flow_runs.tell(work, receipt, run.context.spec.key)
+            self.flow_runs.tell(work, receipt, run.context.spec.key, ended=cancels)
 
     def _show(self, run: WatchedRun, waiters: Waiters) -> str | None:
         """Show how a run stands to those who look at the flow run that began it; return that."""

@@ -68,8 +68,9 @@ class Suspended:
         assert name == "table"
         self.shown.append((work, snapshot))
 
-    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
+    def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
         assert key == ["id"]
+        assert ended is (receipt.result == "cancelled")
         self.told.append((work, receipt))
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
@@ -98,8 +99,9 @@ class Told(NoFlowRuns):
         self.told = list[tuple[str | None, "Receipt"]]()
         self.shown = list[tuple[str, "Snapshot"]]()
 
-    def tell(self, work: str | None, receipt: Receipt, key: list[str]) -> None:
+    def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
         assert key == ["id"]
+        assert ended is (receipt.result == "cancelled")
         self.told.append((work, receipt))
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
