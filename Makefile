@@ -32,7 +32,7 @@ slow: $(READY) ## the README block by block, a schedule that fires, servers and 
 
 nights: $(READY) ## workers that are lost, and what `test` leaves to nights (15 minutes)
 	@$(BIN)/python -m pytest -q -m nights
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --each-provider -m in_turn
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --every-case -m "in_turn or ((sampled or hypothesis) and not nights)"
 
 newest: ## a schedule, and TESTS, with the newest packages that pyproject.toml admits
 	@sh scripts/install $(NEWEST) $(PYTHON) newest

@@ -24,6 +24,7 @@ from batchata_tasks.emulator import Emulator
 from batchata_tasks.ledger import engine
 from batchata_tasks.providers import blocks, registry
 from tests.support.block_store import BlockStore
+from tests.support.by_day import EVERY_CASE, drawn, examples
 from tests.support.dialect import sharing_one_dialect
 from tests.support.launcher import FOLDER
 from tests.support.ledgers import Databases, PostgresDatabases, SqliteFiles
@@ -40,9 +41,7 @@ _END = "-----END CERTIFICATE-----"
 # nothing listens there: a test that forgets the emulator gets a refused connection, never a bill
 _NOWHERE = "http://127.0.0.1:9"
 _ROOM = 4 << 30  # bytes; the tests' files take half a gigabyte
-settings.register_profile("any_machine", deadline=None)  # a busy one is no error
-settings.load_profile("any_machine")
-_PROVIDER = re.compile(r"(?<=[\[-])(anthropic|openai|responses)(?=[-\]])")
+_TURNS = re.compile(r"(?<=[\[-])(anthropic|openai|responses|sqlite|postgres)(?=[-\]])")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,6 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     A run syncs each file that counts, and thousands of runs would wait for the disk. The processes
     that share the tests also share the launchers of runs.
     """
+    if config.getoption("--every-case"):
+        os.environ[EVERY_CASE] = "1"
+    # a busy machine is no error
+    settings.register_profile("any_machine", deadline=None, max_examples=examples(100))
+    settings.load_profile("any_machine")
     if FOLDER not in os.environ:
         folder = TemporaryDirectory()
         config.add_cleanup(folder.cleanup)
@@ -62,9 +66,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--each-provider",
+        "--every-case",
         action="store_true",
-        help="run tests that are marked `in_turn` for each provider, not for one of them",
+        help="run each provider's case of tests marked `in_turn`, each case of tests marked "
+        "`sampled`, and all examples of Hypothesis",
     )
 
 
@@ -83,22 +88,39 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep one provider's case of each test marked `in_turn`; the providers take turns."""
-    if config.getoption("--each-provider"):
+    """Keep one case of each test marked `in_turn`, and some of each marked `sampled`."""
+    if config.getoption("--every-case"):
         return
+    chosen = _some_of_each(_whose_turn_it_is(items))
+    if left_out := set(items).difference(chosen):
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = chosen
+
+
+def _whose_turn_it_is(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the items without the other cases of tests that take turns; the test's name draws."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("in_turn"):
-            cases.setdefault(_PROVIDER.sub("", item.nodeid), []).append(item)
+        marked = isinstance(item, pytest.Function) and item.get_closest_marker("in_turn")
+        cases.setdefault(_TURNS.sub("", item.nodeid) if marked else item.nodeid, []).append(item)
+    chosen = {each[crc32(test.encode()) % len(each)] for test, each in cases.items()}
+    return [item for item in items if item in chosen]
+
+
+def _some_of_each(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the items with as many cases of each sampled test as its mark says."""
+    sampled: dict[tuple[str, int], dict[str, pytest.Item]] = {}
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark and mark.args and not item.get_closest_marker("nights"):
+            test = item.nodeid.partition("[")[0], int(mark.args[0])
+            sampled.setdefault(test, {})[item.nodeid] = item
     left_out = {
         item
-        for test, each in cases.items()
-        for number, item in enumerate(each)
-        if number != crc32(test.encode()) % len(each)
+        for (_, number), cases in sampled.items()
+        for item in set(cases.values()).difference(drawn(cases, number))
     }
-    if left_out:
-        config.hook.pytest_deselected(items=list(left_out))
-        items[:] = [item for item in items if item not in left_out]
+    return [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

@@ -150,6 +150,7 @@ def test_every_type_of_parquet_is_carried_and_asked_about(nights: Nights) -> Non
         assert nights.column(name) == dict(enumerate(column.to_pylist()))
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name not in NO_KEYS])
 def test_every_type_of_parquet_is_a_key(nights: Nights, name: str) -> None:
     """A key of any type is found again; two equal ones are refused before anything is sent."""

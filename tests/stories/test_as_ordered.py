@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.execution.run_ref import PartOrder, RunRef
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 6
 TWO_BATCHES = {"items_per_batch": 3, "max_parallel_batches": 1}
 
@@ -176,6 +178,7 @@ SAID: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", SAID)
 def test_what_is_said_of_a_file_has_to_be_so(one: Table, kind: str) -> None:
     """If a field lacks, has another type, or contradicts the rows, they are read here."""

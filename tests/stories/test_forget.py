@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
+pytestmark = pytest.mark.in_turn
+
 KEY, TEXT = "forget-me-7", "a secret of row seven"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -27,6 +26,7 @@ from batchata_tasks.pipeline import steps
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.reports.plan import preview
 from tests.support.books import check_money, money
+from tests.support.by_day import moments
 from tests.support.dying import dying_before
 from tests.support.stuck import limited, stick, told
 from tests.support.table import SCHEMA, Table
@@ -222,7 +222,7 @@ def _restored(table: Table) -> Iterator[int]:
     ledger, copy = table.folder / "ledger.db", table.folder / "copy"
     shutil.copytree(table.output, copy)
     shutil.copy(ledger, table.folder / "ledger.copy")
-    for number in count():
+    for number in moments():
         shutil.rmtree(table.output)
         shutil.copytree(copy, table.output)
         shutil.copy(table.folder / "ledger.copy", ledger)
@@ -234,6 +234,7 @@ def _dying(real: Callable[..., None], step: int, *args: Any) -> None:
         real(*args)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("action", ["mark", "delete"])
 def test_it_may_die_before_any_change_of_a_file(
     table: Table, action: str, monkeypatch: pytest.MonkeyPatch

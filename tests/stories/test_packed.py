@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
+pytestmark = pytest.mark.in_turn
+
 PLACES = ("intents", "commits", "requests", "responses", "specs")
 
 

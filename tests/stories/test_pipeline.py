@@ -283,6 +283,7 @@ def test_a_refresh_that_is_stopped_takes_no_answer_away(table: Table) -> None:
     assert table.run().outcomes == {}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lost", ["parts", "newest part", "folder"])
 @pytest.mark.parametrize("fault", ["request_expired", "request_error", "request_invalid_answer"])
 def test_an_answer_that_a_refresh_kept_outlives_its_part(

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from tests.support.table import Table
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 6
 BUDGET = {"name": "night", "limit_usd": 1, "period": "total"}
 

@@ -32,6 +32,7 @@ from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from batchata_tasks.reports.selected_rows import Selection, dataset_rows
 from tests.support.books import check_money
+from tests.support.by_day import moments
 from tests.support.dying import dying_before
 from tests.support.table import Table
 
@@ -791,6 +792,7 @@ def test_a_rebuilt_ledger_knows_what_was_renamed(table: Renamable, column: str) 
     assert sent(table) == ROWS
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "columns", [{"text": "body"}, {"id": "ticket"}, {"text": "note", "note": "text"}]
 )
@@ -799,7 +801,7 @@ def test_the_way_on_after_a_death_and_a_loss_is_free(
 ) -> None:
     """If the ledger had noted the new names, these are the ones to run with; so it is said."""
     words = [f"{old}={new}" for old, new in columns.items()]
-    for number in count():
+    for number in moments():
         already, output = sent(table), table.output
         table.output = output.with_name(f"out{number}")
         table.names = {}

@@ -142,6 +142,7 @@ def test_every_type_of_duckdb_is_carried_and_asked_about(nights: Queries) -> Non
     assert nights.content() == before
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", [name for name in KEPT if name != "null"])
 def test_every_type_of_duckdb_is_a_key(nights: Queries, name: str) -> None:
     """A key of any type is found again the next night."""

@@ -154,6 +154,7 @@ EDITED: list[dict[str, Any]] = [
 """What may be edited in a spec while its run is suspended, though nothing is to be sent for it."""
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("edited", EDITED, ids=lambda edited: "".join(edited) or "nothing")
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "open"])
 @pytest.mark.parametrize("asked", ["refresh", "retry_failed"])

@@ -133,6 +133,7 @@ def test_what_changes_the_price_or_the_count_is_no_parameter(
     assert text.endswith("remove it.")
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize(
     ("api", "params"), LIMITED, ids=[f"{api}-{name_of(params)}" for api, params in LIMITED]
 )

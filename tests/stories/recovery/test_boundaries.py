@@ -24,20 +24,30 @@ PER_BATCH = {
     "v2": 8,
 }
 FIRST_ONLY = ("owner.json is written aside",)
+AROUND_THE_CREATE = (
+    "the intent is in the ledger",
+    "the create is about to be sent",
+    "the create is half sent",
+    "the create is sent",
+    "the create is answered",
+    "the batch id is about to be recorded",
+)
 
 
 def cases() -> Iterator[Any]:
     """Yield provider, boundary, and whether the dataset is new when the run dies there.
 
     The providers take turns, and so do new and older datasets: the other one of the two, where a
-    run can die with both, is left to the nights.
+    run can die with both, is left to the nights. Each day has those at which money is at stake.
     """
     turns = zip(cycle(MODELS), BOUNDARIES.items(), strict=False)
     for number, (provider, (boundary, what)) in enumerate(turns):
         deaths = [True] * (not what.second_round) + [False] * (boundary not in FIRST_ONLY)
         for is_new in deaths:
             by_day = is_new == deaths[number // 2 % len(deaths)]
-            marks = () if by_day else (pytest.mark.slow, pytest.mark.nights)
+            marks = (pytest.mark.slow, pytest.mark.nights)
+            if by_day:
+                marks = () if boundary in AROUND_THE_CREATE else (pytest.mark.sampled(14),)
             name = f"{provider}-{boundary}-{'new' if is_new else 'older'}"
             yield pytest.param(provider, boundary, is_new, marks=marks, id=name)
 

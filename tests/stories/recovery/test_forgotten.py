@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.support.table import Table
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 4
 
 

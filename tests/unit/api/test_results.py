@@ -22,6 +22,7 @@ from batchata_tasks.planning.stored_jobs import StoredJobs, inputs_of_jobs
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.job_schemas import ResponseModels
 from batchata_tasks.spec.jobs import JOB_ID
+from tests.support.by_day import examples
 from tests.support.jobs import CLAUDE, GPT
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def prints_of(spec: JobsSpec) -> dict[str, tuple[str, str]]:
     return {job.id: (a, job.terms.others) for job, a in zip(jobs, inputs, strict=True)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.lists(ROW, max_size=6), max_size=4), st.booleans(), st.sampled_from([1, 10**6]))
 def test_the_newest_row_of_todays_text_counts(
     parts: list[list[tuple[str, str, int]]], rehearsal: bool, looked_up: int

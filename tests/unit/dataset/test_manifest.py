@@ -20,6 +20,7 @@ from batchata_tasks.dataset.manifest import (
     write_chunk_manifest,
 )
 from batchata_tasks.ledger import Chunk
+from tests.support.by_day import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +96,7 @@ RANGES = st.tuples(st.integers(0, ROWS - 1), st.integers(1, ROWS)).map(
 
 
 @given(RANGES)
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_a_range_reads_as_it_was_written(folder: Path, limits: tuple[int, int]) -> None:
     """A range across blocks has the rows, columns and bodies that were written, in order."""
     rows, chunk = range(*limits), chunk_of(*limits)
@@ -116,7 +117,7 @@ def test_a_range_reads_as_it_was_written(folder: Path, limits: tuple[int, int]) 
 
 
 @given(RANGES)
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(deadline=None, max_examples=examples(25), derandomize=True)
 def test_a_chunk_manifest_outlives_its_plan(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, limits: tuple[int, int]
 ) -> None:

@@ -28,6 +28,7 @@ from batchata_tasks.dataset.packs import (
     kept_json,
     opened_packs,
 )
+from tests.support.by_day import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -260,13 +261,14 @@ class Kept(RuleBasedStateMachine):
             assert kept_bytes(path) == content
 
 
+@pytest.mark.sampled
 def test_whatever_dies_each_file_reads_as_it_was_written_last(tmp_path: Path) -> None:
     """And a file that was removed does not come back."""
     Kept.root = tmp_path
     run_state_machine_as_test(
         Kept,
         settings=settings(
-            max_examples=60,
+            max_examples=examples(60),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

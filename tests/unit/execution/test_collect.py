@@ -23,8 +23,9 @@ from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import Outcome
+from tests.support.by_day import examples
 
-QUICK = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 TOKEN = "a" * 20
 ROWS = 6
 IDS = [letter * 24 for letter in "bcdefg"]

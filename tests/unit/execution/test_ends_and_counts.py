@@ -111,6 +111,7 @@ CUTS: list[Fault] = [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("counts", [NO_COUNTS, LOW_COUNTS], ids=["absent", "low"])
 @pytest.mark.parametrize("cut", CUTS, ids=["half", "nothing", "page", "empty", "gzip", "part"])
 def test_results_that_end_early_without_an_error_are_fetched_again(

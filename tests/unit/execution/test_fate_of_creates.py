@@ -70,6 +70,7 @@ def accepted(table: Table) -> int:
 # --- what is certain ------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("status", UNCLEAR_STATUSES)
 def test_a_status_that_leaves_it_open_is_looked_up(table: Table, status: int) -> None:
     """A batch that was accepted and answered with such a status is adopted, never sent again."""
@@ -94,6 +95,7 @@ def test_an_answer_that_says_little_is_looked_up_or_is_the_batch(table: Table, k
     check_once(table)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("style", SHAPES)
 def test_batches_of_another_shape_land(table: Table, style: str) -> None:
     """All that is not needed may be absent, blank, or of another type: at once, and looked up."""

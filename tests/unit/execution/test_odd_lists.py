@@ -357,6 +357,7 @@ def test_what_no_address_can_hold_is_no_id(
 # --- objects --------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("style", STYLES)
 def test_a_lost_create_is_found_whatever_its_batch_looks_like(table: Table, style: str) -> None:
     """Complete lists whose objects are odd prove no absence by a size, a name or a time."""

@@ -100,6 +100,7 @@ CROWDS = [
 ]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("provider", "fault", "ends"), CROWDS)
 def test_batches_of_others_of_equal_size_are_not_ours(
     emulator: Emulator, tmp_path: Path, provider: str, fault: str, ends: str
@@ -261,6 +262,7 @@ def test_another_datasets_create_in_doubt_blocks_none_of_equal_size_that_has_a_n
 # --- clocks ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
 @pytest.mark.parametrize("hours", [-2, 2])
 @pytest.mark.parametrize("others", [0, 3])

@@ -276,6 +276,7 @@ HOWS = [
 ]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("call", "how"), HOWS)
 def test_an_old_holder_is_refused(desk: Desk, call: str, how: str) -> None:
     """A holder whose lease went to another can neither plan, reserve, send nor commit.
@@ -429,6 +430,7 @@ EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("edge", EDGES)
 def test_chunks_move_along_their_life_alone(desk: Desk, edge: str, state: str) -> None:

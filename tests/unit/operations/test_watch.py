@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from batchata_tasks.progress.snapshot import Snapshot
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
+pytestmark = pytest.mark.in_turn
+
 
 @dataclass
 class Suspended:

@@ -26,6 +26,7 @@ from batchata_tasks.reports.plan import preview
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.spec.loading import parse_spec
 from batchata_tasks.types.request import Message, Request
+from tests.support.by_day import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +60,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "sk-none")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_body_from_its_form_is_the_providers_own(name: str) -> None:
     """The form of a body with a row's texts is what the adapter makes of the row."""
@@ -67,7 +69,7 @@ def test_a_body_from_its_form_is_the_providers_own(name: str) -> None:
     schema = ResponseSchema.from_json_schema(SCHEMA, "response_schema")
 
     @given(st.sampled_from(ROLES), st.data(), st.booleans(), st.booleans())
-    @settings(deadline=None, max_examples=60, derandomize=True)
+    @settings(deadline=None, max_examples=examples(60), derandomize=True)
     def check(roles: list[Any], data: st.DataObject, structured: bool, cache: bool) -> None:
         def request(texts: tuple[str, ...]) -> Request:
             messages = tuple(Message(role, text) for role, text in zip(roles, texts, strict=True))

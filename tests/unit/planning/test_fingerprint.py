@@ -36,6 +36,7 @@ from batchata_tasks.planning.fingerprint import (
     part,
 )
 from batchata_tasks.types.ids import row_id, row_ids
+from tests.support.by_day import examples
 
 GOLDEN = json.loads(
     (Path(__file__).parent / "golden" / "fingerprints.json").read_text(encoding="utf-8")
@@ -260,14 +261,14 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=examples(300), derandomize=True)
 def test_canonical_loses_nothing(value: Any) -> None:
     """From the canonical form, value and type can be read back, so no two values share one."""
     assert decoded(json.loads(canonical(value))) == described(value)
 
 
 @given(st.dictionaries(_NAMES, VALUES, max_size=6), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_canonical_is_independent_of_order(row: dict[str, Any], random: Any) -> None:
     """The order of a source's columns does not matter."""
     items = list(row.items())
@@ -276,7 +277,7 @@ def test_canonical_is_independent_of_order(row: dict[str, Any], random: Any) -> 
 
 
 @given(VALUES)
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(deadline=None, max_examples=examples(50), derandomize=True)
 def test_parts_have_96_bits(value: Any) -> None:
     """Every part of a fingerprint is 24 hexadecimal digits, and a fingerprint has four."""
     digest = part("input", value)
@@ -288,14 +289,14 @@ def test_parts_have_96_bits(value: Any) -> None:
 
 
 @given(st.text(), st.binary(), st.text())
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_row_ids_are_safe_everywhere(dataset: str, key: bytes, found: str) -> None:
     """24 characters of a to z and 0 to 9: safe in custom ids, file names and URLs."""
     assert re.fullmatch("[a-z0-9]{24}", row_id(dataset, key, found))
 
 
 @given(st.lists(st.binary(), max_size=4), st.lists(st.binary(), max_size=4))
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_digests_know_where_parts_end(left: list[bytes], right: list[bytes]) -> None:
     """Bytes moved from one part to the next make another digest."""
     assert (digest("k", *left) == digest("k", *right)) == (left == right)
@@ -362,7 +363,7 @@ COLUMNS = st.dictionaries(
 
 
 @given(COLUMNS)
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=examples(300), derandomize=True)
 def test_columns_are_spelled_as_their_rows_are(columns: dict[str, list[Any]]) -> None:
     """Many rows at once have the same canonical form as each by itself, by whatever encoder."""
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -373,7 +374,7 @@ def test_columns_are_spelled_as_their_rows_are(columns: dict[str, list[Any]]) ->
 
 
 @given(st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_a_number_is_the_same_in_columns_of_integers_and_of_floats(
     whole: int, other: float
 ) -> None:
@@ -390,7 +391,7 @@ def test_a_number_is_the_same_in_columns_of_integers_and_of_floats(
 
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.text(max_size=120)), max_size=5), st.text())
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(deadline=None, max_examples=examples(50), derandomize=True)
 def test_ids_of_many_rows_are_those_of_each(rows: list[tuple[bytes, str]], dataset: str) -> None:
     """A row has one id, whether it is computed alone or among others."""
     keys, prints = [key for key, _ in rows], [text for _, text in rows]

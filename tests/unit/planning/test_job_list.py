@@ -20,6 +20,7 @@ from batchata_tasks import Batch, Job
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.planning.job_store import write_jobs
+from tests.support.by_day import examples
 from tests.support.jobs import CLAUDE, GPT
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def stored(jobs: list[Job] | JobList, batch: Batch) -> tuple[str, list[Any], lis
         return spec.jobs.removeprefix(folder), pq.read_table(spec.jobs).to_pylist(), spec.to
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(FIELDS, st.lists(st.tuples(TURNS, ID, st.none() | FIELDS), max_size=6))
 def test_a_job_after_others_is_what_it_is_alone(
     fields: dict[str, Any], jobs: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]

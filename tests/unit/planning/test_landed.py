@@ -18,6 +18,7 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.planning import key_arrays
 from batchata_tasks.planning.key_arrays import InFlight, Keys, SourceKeys
 from batchata_tasks.planning.landed import Landed, LandedRow
+from tests.support.by_day import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +79,7 @@ def newest(parts: list[list[dict[str, Any]]]) -> dict[int, tuple[str, dict[str, 
 
 
 @given(st.lists(ROWS, max_size=3), st.sampled_from([1, 3, 1000]))
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=True)
 def test_the_newest_row_of_each_key_is_found(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[dict[str, Any]]], at_once: int
 ) -> None:
@@ -136,7 +137,7 @@ def test_keys_in_flight_are_known_once() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=30), max_size=5), st.sampled_from([4, 1000]))
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=True)
 def test_the_first_double_is_found_across_blocks(
     tmp_path_factory: pytest.TempPathFactory, blocks: list[list[int]], at_once: int
 ) -> None:

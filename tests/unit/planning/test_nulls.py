@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.planning.templates import RowTemplate, variables
 from batchata_tasks.planning.values import shown
+from tests.support.by_day import examples
 
 FORMER = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 ROW: dict[str, Any] = {
@@ -159,7 +160,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(text=st.lists(PIECES, min_size=1, max_size=2).map(" ".join))
 def test_prompts_that_took_a_null_for_an_empty_text_keep_their_text(text: str) -> None:
     """Text, filters, methods, loops and comparisons: as if the null were an empty text.

@@ -22,6 +22,7 @@ from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from batchata_tasks.providers.openai.responses import OpenAIResponsesAdapter
 from batchata_tasks.providers.request_file import write_request_file
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, chunk_token, custom_id, row_id
+from tests.support.by_day import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +103,7 @@ def test_a_request_over_the_limit_never_fits() -> None:
     st.integers(50, 120),
     st.none() | st.integers(1, 9),
 )
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(deadline=None, max_examples=examples(200), derandomize=True)
 def test_spans_cover_every_row_once(
     sizes: list[int], requests: int, limit: int, items: int | None
 ) -> None:
@@ -131,7 +132,7 @@ def test_the_limits_leave_room_for_the_frame(name: str) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 9))), st.integers(0, 200))
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(deadline=None, max_examples=examples(200), derandomize=True)
 def test_a_prefix_is_the_longest_that_fits(rows: list[tuple[int, int]], money: int) -> None:
     """Its bounds fit the money, and one more row would not."""
     bounds = [bound for bound, _ in rows]
@@ -165,7 +166,7 @@ IDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF), max_size=60
 
 
 @given(IDS, st.integers(0, 99), st.integers(0, 10**9), st.sampled_from(["batch", "local"]))
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_custom_ids_suit_both_providers(run: str, number: int, start: int, kind: str) -> None:
     """A custom_id has at most 64 letters, digits and hyphens, always of one length.
 

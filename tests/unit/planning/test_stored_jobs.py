@@ -22,6 +22,7 @@ from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.job_schemas import ResponseModels
+from tests.support.by_day import examples
 from tests.support.jobs import CLAUDE, GPT
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def built(
     return rows.values("job_id"), prints, list(builder.requests(rows, range(len(rows))))
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(JOBS, min_size=1, max_size=8) | st.lists(ALIKE, min_size=2, max_size=8))
 def test_a_job_among_others_is_what_it_is_alone(jobs: list[Job]) -> None:
     """No byte of a fingerprint or a body depends on the jobs beside it, or on how it is made."""
@@ -124,7 +125,7 @@ def test_a_job_among_others_is_what_it_is_alone(jobs: list[Job]) -> None:
         assert request.shape.structured == (schema is not None)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(JOBS, min_size=1, max_size=8))
 def test_jobs_that_an_older_version_stored_are_what_they_were(jobs: list[Job]) -> None:
     """A file of jobs without their fingerprints gives the same fingerprints and bodies."""

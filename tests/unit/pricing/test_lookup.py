@@ -17,6 +17,7 @@ from batchata_tasks.pricing import lookup
 from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 from batchata_tasks.types.answer import Usage
+from tests.support.by_day import examples
 
 BATCH = {"processing": "batch"}
 MODELS = [
@@ -72,7 +73,7 @@ CASES = st.sampled_from(PRICED).flatmap(lambda model: st.tuples(st.just(model), 
 
 
 @given(CASES)
-@settings(deadline=None, max_examples=600, derandomize=True)
+@settings(deadline=None, max_examples=examples(600), derandomize=True)
 def test_a_cost_is_genai_prices_own(case: tuple[tuple[str, str], Usage]) -> None:
     """For every model and usage, the integer arithmetic equals the library's decimals exactly."""
     model, usage = case
@@ -165,7 +166,7 @@ def test_an_unknown_model_has_no_price(provider: str, model: str) -> None:
 
 
 @given(CASES)
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=examples(300), derandomize=True)
 def test_a_list_price_is_genai_prices_own(case: tuple[tuple[str, str], Usage]) -> None:
     """A receipt's saving is against the published price of the very same answer."""
     model, usage = case
@@ -264,7 +265,7 @@ def bounded(draw: st.DrawFn) -> tuple[Rates, Usage, int, int, bool]:
 
 
 @given(bounded())
-@settings(deadline=None, max_examples=400, derandomize=True)
+@settings(deadline=None, max_examples=examples(400), derandomize=True)
 def test_no_usage_within_the_bound_costs_more(case: tuple[Rates, Usage, int, int, bool]) -> None:
     """What is reserved covers what is billed, however the input is cached.
 
@@ -281,7 +282,7 @@ def test_no_usage_within_the_bound_costs_more(case: tuple[Rates, Usage, int, int
     st.integers(0, 10**5),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=examples(300), derandomize=True)
 def test_a_larger_bound_is_never_cheaper(
     found: Rates, low: int, more: int, output: int, writes: bool
 ) -> None:
@@ -360,7 +361,7 @@ def test_a_limit_is_taken_as_written(amount: float | str | Decimal, pico: int) -
 
 
 @given(st.integers(-(10**24), 10**24))
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_amounts_are_exact_both_ways(pico: int) -> None:
     """Dollars as decimals lose no picodollar."""
     assert pico_from_usd(usd(pico)) == pico

@@ -22,6 +22,7 @@ from batchata_tasks.pricing.lookup import PICO, batch_rates
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.pricing.rates import PriceList, Rates
 from batchata_tasks.types.answer import Usage
+from tests.support.by_day import examples
 from tests.support.paths import ROOT
 
 NEW = ("openai", "gpt-6.2-sol")
@@ -82,7 +83,7 @@ searches_per_thousand = 25
 
 
 @given(st.decimals("0.000001", 1_000_000, places=6), st.integers(0, 10**7))
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=True)
 def test_a_rate_is_taken_as_written(rate: Decimal, tokens: int) -> None:
     """A rate is the decimal as written, as a number or in quotes, never its binary neighbour."""
     for text in (f"{rate:f}", f'"{rate:f}"'):

@@ -18,6 +18,7 @@ from batchata_tasks.pricing.token_bounds import (
 from batchata_tasks.providers import provider_type
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.types.request import Message, Request
+from tests.support.by_day import examples
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ SCHEMA = ResponseSchema.from_json_schema(
     "api", [("anthropic", "chat"), ("openai", "chat"), ("openai", "responses")], ids="-".join
 )
 @given(TURNS, st.booleans())
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=True)
 def test_bodies_hold_all_that_a_model_is_told(
     api: tuple[str, str], turns: list[tuple[str, str | list[str]]], structured: bool
 ) -> None:
@@ -91,7 +92,7 @@ def test_bodies_hold_all_that_a_model_is_told(
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5), st.booleans())
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_no_byte_of_text_is_left_out(texts: list[str], schema: bool) -> None:
     """The bound is at least one token for each byte of any text, and more with a schema."""
     body = orjson.dumps({"messages": [{"role": "user", "content": text} for text in texts]})

@@ -15,6 +15,7 @@ from batchata_tasks.providers.anthropic import results as anthropic_lines
 from batchata_tasks.providers.openai import fast_lines as openai_fast
 from batchata_tasks.providers.openai import results as openai_lines
 from batchata_tasks.providers.result_lines import read_line, read_lines
+from tests.support.by_day import examples
 from tests.support.odd_lines import odd_lines
 from tests.support.result_lines import LINES
 
@@ -28,7 +29,7 @@ MODULES: dict[str, tuple[Any, Any]] = {
 }
 ODD: list[Any] = [None, 0, 1, 7, -1, 2**41, 1.5, 2.0, True, "", "5", "us", "x", [], ["x"], {}]
 ODD += [{"text": "y"}, {"cached_tokens": 3}, {"reasoning_tokens": 99}, '{"cached_tokens": 4}']
-QUICK = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -21,6 +21,7 @@ from batchata_tasks.providers.result_lines import never_ran, read_line
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.types.outcome import Outcome
+from tests.support.by_day import examples
 from tests.support.odd_lines import NAME, OddLine, files, odd_lines
 from tests.support.result_lines import LINES
 from tests.support.table import SCHEMA
@@ -47,8 +48,8 @@ RATES = {
 }
 BOUND = 10**9
 ROWS = 4
-QUICK = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-FEW = settings(QUICK, max_examples=100)
+QUICK = settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(QUICK, max_examples=examples(100))
 NIGHT = settings(QUICK, max_examples=20_000)
 SHORT_NIGHT = settings(QUICK, max_examples=5_000)
 TOKEN = "a" * 20
@@ -136,6 +137,7 @@ def check_file(dialect: str, lines: list[tuple[str, OddLine]], schemas: AnswerSc
     assert settled >= sum(least.values())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dialect", LINES)
 def test_an_odd_line_costs_its_own_field_at_most(dialect: str) -> None:
     """It is one answer under its custom_id, never succeeds without a text, is never too cheap."""
@@ -148,6 +150,7 @@ def test_an_odd_line_costs_its_own_field_at_most(dialect: str) -> None:
     check()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dialect", LINES)
 def test_odd_lines_lose_no_row(dialect: str) -> None:
     """Whatever lines a file holds, each request is one row, and rows and money add up."""

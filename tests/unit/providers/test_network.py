@@ -328,6 +328,7 @@ def test_a_read_that_stays_on_its_host_is_told_as_ever(
 # --- proxies --------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY"])
 @pytest.mark.parametrize(
     "proxy",

@@ -18,6 +18,7 @@ from batchata_tasks.providers.openai import results as openai_lines
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from batchata_tasks.providers.openai.responses import OpenAIResponsesAdapter
 from batchata_tasks.types.answer import Answer, Usage
+from tests.support.by_day import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -349,7 +350,7 @@ TOKENS = st.none() | st.integers(0, 300_000)
 
 
 @given(TOKENS, TOKENS, st.none() | st.tuples(TOKENS, TOKENS), st.integers(0, 300_000))
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=True)
 def test_all_of_anthropics_input_is_counted_once(
     read: int | None, written: int | None, parts: tuple[int | None, int | None] | None, plain: int
 ) -> None:

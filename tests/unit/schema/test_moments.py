@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, PastDatetime, RootModel
 
 from batchata_tasks.schema.response import ResponseSchema
+from tests.support.by_day import examples
 
 
 class Visit(BaseModel):
@@ -131,7 +132,7 @@ def test_numbers_in_other_fields_stay_what_they_are() -> None:
     | st.floats().map(str)
     | st.datetimes().map(str)
 )
-@settings(deadline=None, max_examples=500, derandomize=True)
+@settings(deadline=None, max_examples=examples(500), derandomize=True)
 def test_what_lands_as_a_moment_looks_like_one(text: str) -> None:
     """Whatever text is accepted begins with a year, a month and a day."""
     fields, _ = FORMS["class"].parse(json.dumps({"when": text}))

@@ -13,8 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, f
 
 from batchata_tasks.schema.plain_values import plain_check
 from batchata_tasks.schema.response import ResponseSchema
+from tests.support.by_day import examples
 
-MANY = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 TEXTS = st.sampled_from(
     ["", "a", "b", "ab", "A", "é", "🙂🙂", "2", "2.0", "true", "2024-02-30", "\0"]
 )

@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.schema.reader import MAX_DEPTH
 from batchata_tasks.schema.response import ResponseSchema
+from tests.support.by_day import examples
 
 
 class Colour(Enum):  # noqa: D101 - a docstring would reach the model
@@ -951,7 +952,7 @@ CASES = _OBJECT(PAIRS).flatmap(
 
 
 @given(CASES)
-@settings(deadline=None, max_examples=120, derandomize=True)
+@settings(deadline=None, max_examples=examples(120), derandomize=True)
 def test_every_valid_answer_survives_to_the_column(
     case: tuple[dict[str, Any], list[dict[str, Any]]],
 ) -> None:

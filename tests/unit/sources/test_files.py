@@ -26,6 +26,7 @@ from batchata_tasks.sources.files import found
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.registry import register
 from batchata_tasks.sources.source import Block, Place, ReadOptions
+from tests.support.by_day import examples
 from tests.support.paths import ROOT
 from tests.support.rows import python_rows
 from tests.support.waiting import PATIENCE
@@ -442,7 +443,7 @@ _VALUES = st.recursive(
 
 
 @given(st.lists(_VALUES, min_size=1, max_size=3), st.booleans())
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(deadline=None, max_examples=examples(150), derandomize=True)
 def test_a_value_is_kept_or_told(
     tmp_path_factory: pytest.TempPathFactory, values: list[Any], two_files: bool
 ) -> None:

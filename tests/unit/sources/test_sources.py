@@ -23,6 +23,7 @@ from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources.csv_format import CsvFormat
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.source import BATCH_ROWS, ReadOptions
+from tests.support.by_day import examples
 from tests.support.rows import python_rows
 
 if TYPE_CHECKING:
@@ -591,7 +592,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=20))
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=True)
 def test_any_text_survives(
     tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]
 ) -> None:
