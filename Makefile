@@ -25,12 +25,12 @@ demo: $(READY) ## enrich 400 package summaries with two providers' models, for f
 	@$(BIN)/batchata demo
 
 test: $(READY) ## the test suite, but for `slow`
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 slow: $(READY) ## the README block by block, a schedule that fires, servers and programs as people start them (3 minutes)
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "slow and not nights"
 
-nights: $(READY) ## workers that are lost, and what `test` leaves to nights (15 minutes)
+nights: $(READY) ## workers that are lost, and what `test` leaves to nights (20 minutes)
 	@$(BIN)/python -m pytest -q -m nights
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --every-case -m "in_turn or ((sampled or hypothesis) and not nights)"
 

@@ -151,6 +151,7 @@ def test_failed_rows_are_a_table(server: Server, table: Table) -> None:
     assert row["error"] in shown.stdout
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("spec", "fault", "code", "state"),
     [
@@ -439,6 +440,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("flow", "arguments", "says"),
     [

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -59,19 +60,25 @@ class Team:
         shutil.copy2(ROOT / "prefect.yaml", folder)
         for file in (SPEC, "prefect.yaml"):
             self.change(file, r"(name: (&name )?)package-topics", rf"\g<1>{name}")
-        self.ledger = LedgerLook(
-            f"sqlite:///{folder / 'ledger.db'}", folder / "data/out/package_topics"
-        )
         self.env = {
             **server.env,
             **emulator.env(),
             "PWD": str(folder),
             "PYTHONPATH": str(ROOT),
             "BATCHATA_POLL_INTERVAL": "0.2",
-            "BATCHATA_LEDGER_URL": self.ledger.ledger_url,
             "BATCHATA_UNCLEAR_GRACE": "5",
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self._ledgers = count(1)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Take an empty ledger, and no dataset; what was deployed stays."""
+        output = self.folder / "data/out/package_topics"
+        shutil.rmtree(output, ignore_errors=True)
+        number = next(self._ledgers)
+        self.ledger = LedgerLook(f"sqlite:///{self.folder / f'ledger{number}.db'}", output)
+        self.env["BATCHATA_LEDGER_URL"] = self.ledger.ledger_url
 
     def change(self, file: str, pattern: str, to: str) -> None:
         """Change a file of the copy, as its team would by hand."""

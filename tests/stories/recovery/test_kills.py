@@ -45,6 +45,7 @@ def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(
     assert tally.reads > 10
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", MODELS)
 def test_runs_that_let_go_and_watch_are_killed(
