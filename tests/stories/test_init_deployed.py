@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nights]
 FLOWS = ("enrich", "plan", "cancel", "reconcile")
 AUTOMATIONS = (
     "crash-lost-runs",

@@ -185,6 +185,7 @@ def test_workers_end_with_their_run(server: Server, table: Table, number: signal
 
 
 @pytest.mark.slow
+@pytest.mark.nights
 def test_a_flow_may_have_a_task_runner_of_its_own(server: Server, table: Table) -> None:
     """`with_options(task_runner=…)` goes before the variable, as docs/task-runners.md shows it."""
     text = (ROOT / "docs/task-runners.md").read_text(encoding="utf-8")
