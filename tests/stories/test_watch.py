@@ -19,7 +19,6 @@ from tests.support.team import Team
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-
     from batchata_tasks.emulator import Emulator
     from tests.support.prefect_server import Server
 
