@@ -92,13 +92,10 @@ def _awaited(key: str) -> Awaited | None:
 
 
 class PrefectFlowRuns:
-    """See FlowRuns: those of the Prefect server that is configured.
-
-    Passes leave a sign if they are `repeated`: a single one shows nobody that another will follow.
-    """
+    """See FlowRuns: those of the Prefect server that is configured."""
 
     def __init__(self, *, repeated: bool) -> None:
-        self._repeated = repeated
+        self.repeated = repeated
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         """See FlowRuns."""
@@ -142,9 +139,8 @@ class PrefectFlowRuns:
 
     def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
         """See FlowRuns."""
-        if self._repeated:
-            with _answering():
-                leave_sign(ledger_id, unseen)
+        with _answering():
+            leave_sign(ledger_id, unseen)
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         """See FlowRuns."""

@@ -73,7 +73,13 @@ class Fate(StrEnum):
 
 
 class FlowRuns(Protocol):
-    """The flow runs of a Prefect server, if there is one."""
+    """The flow runs of a Prefect server, if there is one.
+
+    `repeated` tells whether more passes follow this one: a single one is no sign that somebody
+    resumes what is suspended.
+    """
+
+    repeated: bool
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         """Return the flow runs that wait for runs of the ledger, by run.
@@ -122,6 +128,8 @@ class FlowRuns(Protocol):
 
 class NoFlowRuns:
     """See FlowRuns: there is no server."""
+
+    repeated = False
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         """See FlowRuns."""
@@ -262,8 +270,9 @@ class _Watching:
                 unseen |= self._resume_unseen(run_id, waiters[run_id])
             except BatchataError as error:
                 self._note(f"What waits for the run {run_id} is not resumed: {error}")
-        self.flow_runs.leave_sign(self.ledger.id, unseen)
-        self.ledger.note_watched()
+        if self.flow_runs.repeated:
+            self.flow_runs.leave_sign(self.ledger.id, unseen)
+            self.ledger.note_watched()
 
     def _resume_unseen(self, run_id: str, waiters: Waiters) -> set[str]:
         """Resume what waits for a run that another process ended, or that cannot be seen from here.
