@@ -17,9 +17,12 @@ from batchata_tasks.types.ids import chunk_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from batchata_tasks.ledger import Chunk, Lease, Ledger
     from batchata_tasks.planning.limits import SpendingLimits
+
+    Columns: TypeAlias = Callable[[Chunk], tuple[list[int], list[int]]]
 
 SMALLEST_SHARE = 100  # a part of a chunk holds at least 1 % of the run's planned rows
 
@@ -39,19 +42,22 @@ def guard(
     chunk: Chunk,
     limits: SpendingLimits,
     planned_rows: int,
-    columns: Callable[[Chunk], tuple[list[int], list[int]]],
+    columns: Columns,
+    *,
+    watched: bool = False,
 ) -> tuple[Verdict, Chunk]:
     """Reserve a chunk's bound, or that of its first rows; return the verdict and the next chunk.
 
     The next chunk may be split off from the one given: the rest is then a chunk of its own in the
-    ledger. `columns` returns the bounds (picodollars) and sizes (bytes) of a chunk's rows.
+    ledger. `columns` returns the bounds (picodollars) and sizes (bytes) of a chunk's rows. If the
+    ledger is `watched`, the batches of runs without a process return their money as well.
     """
     while True:
         remaining = ledger.reserve(lease, chunk, limits.run, limits.budget)
         if remaining is None:
             return Verdict.SEND, chunk
         bounds, sizes = columns(chunk)
-        smallest = min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
+        smallest = _smallest(chunk, planned_rows)
         rows = prefix_within(bounds, remaining.least)
         if rows >= smallest:
             # the split stands in the ledger from here on, whether or not its money can be had
@@ -61,7 +67,7 @@ def guard(
             return Verdict.WAIT, chunk
         others = 0
         if limits.budget is not None:
-            others = ledger.others_in_flight(limits.budget, chunk.dataset_id)
+            others = ledger.others_in_flight(limits.budget, chunk.dataset_id, watched=watched)
         unpayable = _payable_from(bounds, smallest, remaining.least_with(others))
         if unpayable == 0:
             return Verdict.WAIT_FOR_OTHERS, chunk
@@ -71,6 +77,30 @@ def guard(
     if unpayable < chunk.rows:
         chunk = split_chunk(ledger, lease, chunk, unpayable, bounds, sizes)
     return Verdict.ASIDE, chunk
+
+
+def waits_for_others(
+    ledger: Ledger, chunks: list[Chunk], limits: SpendingLimits, planned_rows: int, columns: Columns
+) -> bool:
+    """Whether the guard would have a run wait for others, if it asked in a watched ledger now.
+
+    `chunks` are those that the run has not sent, in order. Nothing is reserved or split.
+    """
+    if not chunks or limits.budget is None or ledger.returning(chunks[0].run_id):
+        return False
+    others = ledger.others_in_flight(limits.budget, chunks[0].dataset_id, watched=True)
+    remaining = ledger.remaining(chunks[0].run_id, limits.run, limits.budget)
+    for chunk in chunks:
+        bounds, smallest = columns(chunk)[0], _smallest(chunk, planned_rows)
+        begin = _payable_from(bounds, smallest, remaining.least_with(others))
+        if begin < chunk.rows:  # the rows before it are set aside
+            return prefix_within(bounds[begin:], remaining.least) < smallest
+    return False
+
+
+def _smallest(chunk: Chunk, planned_rows: int) -> int:
+    """Return how many of a chunk's rows are sent at least."""
+    return min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
 
 
 def _payable_from(bounds: list[int], smallest: int, money: int) -> int:

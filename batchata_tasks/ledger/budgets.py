@@ -17,7 +17,8 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.agreement import TRACKER, Agreement, terms_of
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import SET_ASIDE, BudgetStatus, new_id
+from batchata_tasks.ledger.values import SET_ASIDE, BudgetStatus, ChunkState, RunPhase, new_id
+from batchata_tasks.types.batch_life import LONGEST_LIFE
 from batchata_tasks.types.budget import BudgetTerms, is_of_rehearsals, name_of_rehearsals
 
 if TYPE_CHECKING:
@@ -182,28 +183,44 @@ class Budgets(Store):
         return budget_sums(connection, terms, terms.start(now_us()))
 
     @reads
-    def others_in_flight(self, connection: Connection, terms: BudgetTerms, dataset_id: str) -> int:
-        """Return what live runs of other datasets have in flight in the budget's present period.
+    def others_in_flight(
+        self,
+        connection: Connection,
+        terms: BudgetTerms,
+        dataset_id: str,
+        *,
+        watched: bool = False,
+    ) -> int:
+        """Return what runs of other datasets have in flight in the budget's present period.
 
-        Money that is not worth waiting for is left out: that of a dead run, which returns only when
-        its dataset is run again, and that of a held or overdue chunk, for which nobody waits.
+        Money that is not worth waiting for is left out: that of a held or overdue chunk, for which
+        nobody waits, and that of runs without a process. But if the ledger is `watched`, batches
+        of such runs land once they have ended; only what was not sent returns when they are run
+        again.
         """
-        r = t.reservations.c
-        c = t.chunks.c
-        d = t.datasets.c
+        r, c = t.reservations.c, t.chunks.c
+        now = now_us()
+        returns = t.datasets.c.lease_until > self.clock(connection)
+        if watched:
+            returns |= (
+                (t.runs.c.state == RunPhase.OPEN)
+                & (c.state == ChunkState.SUBMITTED)
+                & (t.batches.c.submitted_at > now - int(LONGEST_LIFE * 1e6))
+            )
         query = (
             select(r.reserved)
             .join(t.chunks, c.id == r.chunk_id)
-            .join(t.datasets, d.id == c.dataset_id)
-        )
-        since = _since(binding_terms(connection, terms).start(now_us()))
-        query = query.where(
-            c.dataset_id != dataset_id,
-            c.state.not_in(SET_ASIDE),
-            r.settled.is_(None),
-            r.budget == terms.name,
-            since,
-            d.lease_until > self.clock(connection),
+            .join(t.datasets, t.datasets.c.id == c.dataset_id)
+            .join(t.runs, t.runs.c.id == c.run_id)
+            .outerjoin(t.batches, t.batches.c.batch_id == c.batch_id)
+            .where(
+                c.dataset_id != dataset_id,
+                c.state.not_in(SET_ASIDE),
+                r.settled.is_(None),
+                r.budget == terms.name,
+                _since(binding_terms(connection, terms).start(now)),
+                returns,
+            )
         )
         return sum(connection.execute(query).scalars())
 

@@ -66,21 +66,26 @@ class Money(Chunks, Budgets):
         self._check(connection, lease)
         if connection.execute(_RESERVATION, {"chunk_id": chunk.id}).first() is not None:
             return None
-        run_left = budget_left = None
-        if limit is not None:
-            run_left = max(limit - sum(_run_money(connection, chunk.run_id)), 0)
-        counts: dict[str, Any] = {"budget": None, "period": None, "reserved_at": now_us()}
+        moment = now_us()
+        counts: dict[str, Any] = {"budget": None, "period": None, "reserved_at": moment}
         if budget is not None:
             self.lock(connection, f"budget {budget.name}")
             budget = binding_terms(connection, budget)
-            period = budget.start(counts["reserved_at"])
-            counts |= {"budget": budget.name, "period": period}
-            budget_left = max(budget.limit - sum(budget_sums(connection, budget, period)), 0)
-        left = RemainingBudget(run_left, budget_left)
+            counts |= {"budget": budget.name, "period": budget.start(moment)}
+        left = _remaining(connection, chunk.run_id, limit, budget, moment)
         if (limit is not None or budget is not None) and (chunk.bound or 0) > left.least:
             return left
         connection.execute(insert(t.reservations), reservation_row(chunk) | counts)
         return None
+
+    @reads
+    def remaining(
+        self, connection: Connection, run_id: str, limit: int | None, budget: BudgetTerms | None
+    ) -> RemainingBudget:
+        """Return what is left of a run's limit and of its budget; reserve nothing."""
+        if budget is not None:
+            budget = binding_terms(connection, budget)
+        return _remaining(connection, run_id, limit, budget, now_us())
 
     @reads
     def budget_of(self, connection: Connection, chunk_id: str) -> dict[str, Any] | None:
@@ -304,6 +309,19 @@ def totals_of(row: Row[Any]) -> OutcomeTotals:
     """Return a row of the table `outcomes`; rows that were sent again count in their last round."""
     totals = OutcomeTotals(**{name: getattr(row, name) for name in OutcomeTotals.__slots__})
     return replace(totals, rows=row.rows - row.retried)
+
+
+def _remaining(
+    connection: Connection, run_id: str, limit: int | None, budget: BudgetTerms | None, moment: int
+) -> RemainingBudget:
+    """Return what is left of a run's limit and, at a moment, of its budget in binding terms."""
+    run_left = budget_left = None
+    if limit is not None:
+        run_left = max(limit - sum(_run_money(connection, run_id)), 0)
+    if budget is not None:
+        spent = sum(budget_sums(connection, budget, budget.start(moment)))
+        budget_left = max(budget.limit - spent, 0)
+    return RemainingBudget(run_left, budget_left)
 
 
 def _run_money(connection: Connection, run_id: str) -> tuple[int, int]:
