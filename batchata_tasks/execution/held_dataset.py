@@ -60,14 +60,19 @@ class SuspendedRunError(BatchataError):
 
 @dataclass(frozen=True, slots=True)
 class LettingGo:
-    """Whether a run lets go of its dataset once there is nothing to do but to wait for batches.
+    """Whether a run lets go of its dataset once there is nothing to do but to wait.
 
-    It does if a batch has not ended `after` so many seconds. `before` are the runs of the ledger
-    that the same work let go of: to go on with one of them is not to carry on a dead run.
+    It does if what it waits for has not come `after` so many seconds. `before` are the runs of the
+    ledger that the same work let go of: to go on with one of them is not to carry on a dead run.
     """
 
     after: float = math.inf
     before: frozenset[str] = frozenset()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it may let go at all, since passes of `watch` look after its ledger's runs."""
+        return self.after < math.inf
 
 
 @dataclass

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import LedgerError
-from batchata_tasks.common.money import usd
+from batchata_tasks.common.money import dollars, usd
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.execution.trouble import grouped
@@ -73,6 +73,21 @@ def awaited_in_words(context: RunContext) -> str:
         return text
     # no age: the page of a suspended run shows this line for as long as it waits
     return f"{text}, the oldest sent {datetime.fromtimestamp(oldest / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def others_money_in_words(context: RunContext) -> str:
+    """Return which money of its budget a run waits for, as a line for people."""
+    budget = context.limits.budget
+    if budget is None:
+        return "waiting for money"
+    dataset_id = context.begun.dataset_id
+    others = context.ledger.others_in_flight(budget, dataset_id, watched=True)
+    return money_in_words(others, budget.label)
+
+
+def money_in_words(reserved: int, budget: str) -> str:
+    """Return what a run waits for, given what others have reserved of its budget."""
+    return f"waiting for {dollars(reserved)} of budget {budget!r} that other runs have reserved"
 
 
 def _view(context: RunContext, row: Any) -> BatchView:

@@ -1,4 +1,6 @@
-"""Suspends a flow run while its batches are at the provider, so that it keeps no worker's slot.
+"""Suspends a flow run while there is nothing to do but to wait, so that it keeps no worker's slot.
+
+It waits for its batches, for room in a provider's queue, or for money of a shared budget.
 
 A suspended flow run has no process. The flow `watch` resumes it once there is something to do, and
 it is done from the top then: the ledger knows what was sent.
@@ -73,7 +75,7 @@ def suspending(
     progress: Progress,
     cancelled: Callable[[], None],
 ) -> T:
-    """Do the work of this process's flow run, and suspend it if only batches are waited for.
+    """Do the work of this process's flow run, and suspend it if there is nothing but to wait.
 
     If a person cancels the flow run, its process is ended, and `cancelled` called before that.
 

@@ -24,7 +24,7 @@ from batchata_tasks.execution.snapshot import snapshot
 from batchata_tasks.ledger import WATCHING, ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import end_run
 from batchata_tasks.operations.looks import look_at
-from batchata_tasks.operations.watched import watched_runs
+from batchata_tasks.operations.watched import watched_runs, without_batches
 from batchata_tasks.pipeline.finish import so_far
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.steps import Steps
@@ -255,24 +255,45 @@ class _Watching:
         self.report.ended = sum(len(run.ended) for run in runs)
         for note in looks.notes:
             self._note(note)
-        waiters = self.flow_runs.waiters(self.ledger.id, [run.id for run in runs])
-        cancelled = self._cancelled(work)
+        waiters = self._waiters([run.id for run in runs], work)
         unseen = {run.id for run in runs if run.unseen}
         for run in runs:
             try:
-                who = waiters.get(run.id, Waiters())
-                who = replace(who, cancelled=(*who.cancelled, *cancelled.get(run.id, ())))
-                self._see_to(run, who, gathered)
+                self._see_to(run, waiters.get(run.id, Waiters()), gathered)
             except BatchataError as error:  # the others are seen to all the same
                 self._note(f"{run.name}: {error}")
         for run_id in waiters.keys() - {run.id for run in runs}:
             try:
-                unseen |= self._resume_unseen(run_id, waiters[run_id])
+                unseen |= self._see_to_idle(run_id, waiters[run_id], gathered)
             except BatchataError as error:
                 self._note(f"What waits for the run {run_id} is not resumed: {error}")
         if self.flow_runs.repeated:
             self.flow_runs.leave_sign(self.ledger.id, unseen)
             self.ledger.note_watched()
+
+    def _waiters(self, runs: list[str], work: OpenWork) -> dict[str, Waiters]:
+        """Return the flow runs that wait for runs, and those that a person cancelled; see FlowRuns.
+
+        Those that are suspended, and those that let go of a run, are told for all runs.
+        """
+        found = dict(self.flow_runs.waiters(self.ledger.id, runs))
+        for run_id, by in self._cancelled(work).items():
+            who = found.get(run_id, Waiters())
+            found[run_id] = replace(who, cancelled=(*who.cancelled, *by))
+        return found
+
+    def _see_to_idle(self, run_id: str, waiters: Waiters, gathered: float) -> set[str]:
+        """See to a run of which nothing is open, or nothing is seen.
+
+        It is returned if it cannot be seen from here.
+        """
+        try:
+            if (run := without_batches(self.ledger, self.settings, run_id)) is not None:
+                self._see_to(run, waiters, gathered)
+                return set()
+        except BatchataError as error:
+            self._note(f"The run {run_id} is not seen: {error}")
+        return self._resume_unseen(run_id, waiters)
 
     def _resume_unseen(self, run_id: str, waiters: Waiters) -> set[str]:
         """Resume what waits for a run that another process ended, or that cannot be seen from here.
@@ -291,13 +312,7 @@ class _Watching:
             return
         if waiters.cancelled and not waiters.suspended:
             self.ledger.request_stop(run.id, StopReason.CANCEL)
-        reason = run.why_due(gathered)
-        if run.unseen and waiters.suspended:
-            reason = "its batches cannot be looked at from here, so it waits in its own process"
-        if waiters.suspended and run.queued:
-            if reason is None and run.has_room:
-                reason = "there is room for it in the provider's queue"
-            self.ledger.keep_places(run.id, KEPT if reason is None else _STARTS)
+        reason = self._why_resumed(run, gathered) if waiters.suspended else run.why_due(gathered)
         if reason is None:
             if run.has_news or (waiters.suspended and _is_shown_anew()):
                 self._show(run, waiters)
@@ -308,6 +323,26 @@ class _Watching:
         if waiters.suspended:  # nobody comes back for its places, so nobody is to wait behind them
             self.ledger.leave_queues(run.id)
         self._do(run, waiters)
+
+    def _why_resumed(self, run: WatchedRun, gathered: float) -> str | None:
+        """Return why it is time to resume the flow run that waits for a run; None if it is not.
+
+        One that waits for money holds up nobody in the line for room.
+        """
+        reason = run.why_due(gathered)
+        if run.unseen:
+            reason = "its batches cannot be looked at from here, so it waits in its own process"
+        if reason is None and run.lacks_money:
+            if run.queued:
+                self.ledger.unkeep_places(run.id)
+            return None
+        if reason is None and run.has_room:
+            reason = "there is room for it in the provider's queue"
+        elif reason is None and run.is_idle and not run.queued:
+            reason = "there is money for it in its budget, or none that it could wait for"
+        if run.queued:
+            self.ledger.keep_places(run.id, KEPT if reason is None else _STARTS)
+        return reason
 
     def _cancelled(self, work: OpenWork) -> dict[str, tuple[str, ...]]:
         """Return by run the flow run that let go of it, if a person cancelled that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import now_us
@@ -11,15 +12,16 @@ from batchata_tasks.common.errors import BatchataError, InputError
 from batchata_tasks.common.text import duration, pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.contexts import answers_of
+from batchata_tasks.execution.guard import waits_for_others
 from batchata_tasks.execution.observed_dataset import observe
 from batchata_tasks.execution.overdue import Wait
-from batchata_tasks.ledger import SENDING_ENDS, ChunkState
+from batchata_tasks.ledger import SENDING_ENDS, ChunkKind, ChunkState, RunPhase
+from batchata_tasks.operations.looks import Looks
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.execution.run_context import RunContext
-    from batchata_tasks.ledger import AwaitedBatch, Ledger, OpenWork, RunRow
-    from batchata_tasks.operations.looks import Looks
+    from batchata_tasks.ledger import AwaitedBatch, Chunk, Ledger, OpenWork, RunRow
     from batchata_tasks.schema.answers import AnswerSchemas
 
 
@@ -30,7 +32,8 @@ class WatchedRun:
     That is in microseconds since 1970. `waits` are for those that have not; of them the provider
     does not know `unknown`, and this process has no key for the account of `unseen`.
     It `has_news` if a batch is not as it was seen last. `queued` says that it waits for room in a
-    provider's queue, and `has_room` that there is some.
+    provider's queue, and `has_room` that there is some. It waits for money of its budget if it
+    `lacks_money`: what is unsent cannot be paid for before other runs give money back.
     """
 
     context: RunContext
@@ -41,6 +44,29 @@ class WatchedRun:
     has_news: bool = False
     queued: bool = False
     has_room: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether none of its batches is open."""
+        return not self.waits and not self.ended
+
+    @cached_property
+    def lacks_money(self) -> bool:
+        """See the class."""
+        context = self.context
+        return self.is_idle and waits_for_others(
+            context.ledger,
+            self.unsent,
+            context.limits,
+            context.plan().requests,
+            context.columns_of,
+        )
+
+    @cached_property
+    def unsent(self) -> list[Chunk]:
+        """Its chunks that are not sent, in order."""
+        chunks = self.context.ledger.chunks(self.id, (ChunkState.PLANNED,))
+        return [chunk for chunk in chunks if chunk.kind == ChunkKind.BATCH]
 
     @property
     def id(self) -> str:
@@ -59,8 +85,8 @@ class WatchedRun:
         """
         stop = self.context.stop_reason()  # a time limit that is over counts from here on
         cancels = stop not in (None, *SENDING_ENDS)
-        if not self.waits and not self.ended:
-            return "it was cancelled" if cancels else None
+        if self.is_idle:
+            return f"it is to stop ({_worded(stop)})" if cancels else None
         if not self.waits:
             return f"{_batches(len(self.ended))} ended"
         if any(wait.left() <= 0 for wait in self.waits):
@@ -68,7 +94,7 @@ class WatchedRun:
         if self.unknown:
             return f"the provider does not know {_batches(self.unknown)}"
         if cancels and not all(wait.cancel_asked for wait in self.waits):
-            return f"it is to stop ({str(stop).replace('_', ' ')})"
+            return f"it is to stop ({_worded(stop)})"
         return self._some_ended(stop, gathered) if self.ended else None
 
     def _some_ended(self, stop: str | None, gathered: float) -> str | None:
@@ -85,6 +111,10 @@ class WatchedRun:
             return answers_of(stored, self.context.spec, settings)
         except InputError:
             return None
+
+
+def _worded(stop: str | None) -> str:
+    return str(stop).replace("_", " ")
 
 
 def _batches(number: int) -> str:
@@ -119,6 +149,23 @@ def watched_runs(
             if (run := runs[run_id]) is not None:
                 run.queued, run.has_room = True, run.has_room or run_id in queue.may_go
     return [run for run in runs.values() if run is not None]
+
+
+def without_batches(ledger: Ledger, settings: Settings, run_id: str) -> WatchedRun | None:
+    """Return a run that has no batch open, and shares a budget; None if it is no such run.
+
+    If it let go of its dataset, it waits for money that other runs have reserved.
+
+    Raises:
+        BatchataError: its files cannot be read.
+    """
+    row = ledger.find_run(run_id)
+    if row is None or row.state != RunPhase.OPEN or ledger.returning(run_id):
+        return None
+    run = _watched(ledger, settings, row, [], Looks())
+    if run is None or run.context.limits.budget is None or not run.unsent:
+        return None
+    return run
 
 
 def _watched(

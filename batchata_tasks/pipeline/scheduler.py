@@ -21,7 +21,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.bound_corrections import stop_if_bounds_outdated
 from batchata_tasks.execution.guard import Verdict, guard
 from batchata_tasks.execution.held_dataset import InterruptedRunError, SuspendedRunError
-from batchata_tasks.execution.snapshot import awaited, awaited_in_words
+from batchata_tasks.execution.snapshot import awaited, awaited_in_words, others_money_in_words
 from batchata_tasks.execution.unclear import hold
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 from batchata_tasks.pipeline.one_chunk import send_and_land
@@ -72,7 +72,13 @@ def _guarded(context: RunContext, chunk: Chunk) -> tuple[Verdict, Chunk, list[Ch
     """Ask the guard; return its verdict, the next chunk, and what goes back on the stack."""
     planned_rows = context.plan().requests
     verdict, head = guard(
-        context.ledger, context.lease, chunk, context.limits, planned_rows, context.columns_of
+        context.ledger,
+        context.lease,
+        chunk,
+        context.limits,
+        planned_rows,
+        context.columns_of,
+        watched=context.held.letting_go.is_watched,
     )
     rest = _cut_off(context, chunk, head) if head.stop != chunk.stop else []
     if verdict in (Verdict.WAIT, Verdict.WAIT_FOR_OTHERS):
@@ -99,7 +105,8 @@ class _Scheduler:
         self._steps = steps
         self._running: set[threading.Thread] = set()
         self._finished: SimpleQueue[tuple[threading.Thread, BaseException | None]] = SimpleQueue()
-        self._waits_for_others = False
+        self._waits_since: float | None = None  # for money of others, by `time.monotonic`
+        self._lacks_money = False  # that others may return, and does not wait for it any longer
         self._told_of_no_results = False
         self.error: BatchataError | None = None
 
@@ -120,15 +127,23 @@ class _Scheduler:
                 # nothing under way returns the money: rather stop than wait without end
                 stack.pop()
                 stopped = True
+            elif verdict is Verdict.WAIT_FOR_OTHERS:
+                break
             elif verdict is Verdict.ASIDE:
                 stopped = True
         while self._running:
             self._wait_for_one()
-        if context.state.waiting and self.error is None:
-            # other runs of the budget need not do without what is reserved for unsent chunks
-            context.ledger.release_unsent(context.lease, context.run_id)
-            raise SuspendedRunError(awaited_in_words(context), context.ledger.id, context.run_id)
+        if self.error is None and (context.state.waiting or self._lacks_money):
+            self._let_go()
         return stopped
+
+    def _let_go(self) -> None:
+        """Give back what is not sent; raise SuspendedRunError, which says what is waited for."""
+        context = self._context
+        words = awaited_in_words if context.state.waiting else others_money_in_words
+        # other runs of the budget need not do without what is reserved for unsent chunks
+        context.ledger.release_unsent(context.lease, context.run_id)
+        raise SuspendedRunError(words(context), context.ledger.id, context.run_id)
 
     def _judged(self, chunk: Chunk, stack: list[Chunk]) -> tuple[Verdict | None, Chunk]:
         """Return the guard's verdict on a planned chunk, and the part of it that may be sent.
@@ -150,8 +165,7 @@ class _Scheduler:
             )
             self._wait_for_one()
             return None, chunk
-        if verdict is Verdict.WAIT_FOR_OTHERS:
-            self._wait_for_others()
+        if verdict is Verdict.WAIT_FOR_OTHERS and self._waited_for_others():
             return None, chunk
         return verdict, chunk
 
@@ -177,7 +191,7 @@ class _Scheduler:
 
     def _start(self, chunk: Chunk) -> None:
         """Run a chunk in a thread with this one's context variables (Prefect's flow run)."""
-        self._waits_for_others = False
+        self._waits_since = None
         if chunk.kind == ChunkKind.BATCH:
             self._context.number_of(chunk)  # here, since threads come in any order
         # a daemon, since it may wait for an answer that never comes when the program ends
@@ -256,16 +270,23 @@ class _Scheduler:
             )
         return error
 
-    def _wait_for_others(self) -> None:
+    def _waited_for_others(self) -> bool:
         """Wait a while for money that other runs of the budget have in flight; report it once.
 
-        Those may wait for room behind places that this run kept while it was suspended, so nobody
+        Returns whether it did: else it has waited for so long that it lets go instead.
+
+        Others may wait for room behind places that this run kept while it was suspended, so nobody
         heeds these until it has the money; it is where it was in the line then.
         """
-        context = self._context
-        if not self._waits_for_others:
+        context, now = self._context, time.monotonic()
+        if self._waits_since is None:
+            self._waits_since = now
             context.ledger.unkeep_places(context.run_id)
             context.waiting("what other runs of the same budget have in flight")
-        self._waits_for_others = True
+        left = self._waits_since + context.held.letting_go.after - now
+        if left <= 0:
+            self._lacks_money = True
+            return False
         interval = context.settings.poll_interval or _OTHERS_INTERVAL
-        context.sleep(min(interval, context.seconds_left()))
+        context.sleep(min(interval, context.seconds_left(), left))
+        return True

@@ -21,10 +21,13 @@ from batchata_tasks.execution.intent_files import why_outdated
 from batchata_tasks.execution.last_error import last_error
 from batchata_tasks.execution.overdue import held_rows, remedy, why_overdue
 from batchata_tasks.execution.queue_room import held_in_words
+from batchata_tasks.execution.run_context import stored_spec
+from batchata_tasks.execution.snapshot import money_in_words
 from batchata_tasks.ledger import ChunkState, RunEnd, RunPhase, StopReason, opened_ledger
 from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome, worded
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.pipeline.results_lacking import what_lacks
+from batchata_tasks.planning.limits import limits_of
 from batchata_tasks.providers import provider_type
 from batchata_tasks.reports.printing import cell
 from batchata_tasks.types.outcome import Outcome
@@ -78,6 +81,8 @@ def runs_overview(spec: ShownDataset | None, settings: Settings) -> list[dict[st
         for row in ledger.runs_of(dataset_id, _RUNS):
             run = {**describe(ledger, row), "blocked": None, "last_error": None}
             run["queued"] = [_queued(one, row.id) for one in queues if row.id in one.waiting]
+            waits = _state(run) == _WAITING and not run["queued"]
+            run["awaited_money"] = _awaited_money(ledger, row) if waits else None
             if row.dataset_id not in told:  # its newest run
                 run |= _standing(ledger, row)
             told.add(row.dataset_id)
@@ -97,6 +102,19 @@ def _queued(standing: QueueStanding, run_id: str) -> dict[str, Any]:
         "limit": standing.limit,
         "by_runs": standing.runs,
     }
+
+
+def _awaited_money(ledger: Ledger, row: RunRow) -> dict[str, str] | None:
+    """Return which money of its budget a run waits for, that let go of its dataset."""
+    spec = stored_spec(json.loads(row.spec))
+    budget = limits_of(spec, rehearsal=bool(row.rehearsal)).budget
+    unsent = ledger.chunks(row.id, (ChunkState.PLANNED,))
+    if budget is None or not unsent or ledger.returning(row.id):
+        return None
+    others = ledger.others_in_flight(budget, row.dataset_id, watched=True)
+    if not others:
+        return None
+    return {"budget": budget.label, "reserved_usd": f"{usd(others):f}"}
 
 
 def _standing(ledger: Ledger, row: RunRow) -> dict[str, Any]:
@@ -275,10 +293,17 @@ def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
     remedy = next((text for result, text in _REMEDIES.items() if result in stopped), None)
     waiting = [run["left_by"] for run in runs if _state(run) == _WAITING]
     if remedy is None and waiting:
-        text = f"Waiting without a process: {waiting[0]} let go of it while its batches are at the "
+        text = (
+            f"Waiting without a process: {waiting[0]} let go of it until its batches have ended, "
+        )
         if _unwatched(runs) is not None:
-            return f"{text}provider. The same command goes on with it."
-        return f"{text}provider. `watch` has it go on once they end; the same command does so now."
+            return (
+                f"{text}or there is room or money for the next. The same command goes on with it."
+            )
+        return (
+            f"{text}or there is room or money for the next. `watch` has it go on then; the same "
+            "command does so now."
+        )
     if remedy is None and any(_state(run) == _WHILE_PLANNING for run in runs):
         return "Stopped while planning: nothing was sent; start the same command again."
     return remedy
@@ -296,6 +321,9 @@ def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
                 "same command then carries on."
             )
         texts += [_waits_for_room(run["name"], queued) for queued in run.get("queued", [])]
+        if (awaited := run.get("awaited_money")) is not None:
+            reserved = pico_from_usd(awaited["reserved_usd"])
+            texts.append(f"{run['name']}: {money_in_words(reserved, awaited['budget'])}.")
         ended = None if run["to_set"] is not None else run["last_error"]  # by that, most likely
         if (reason := run["blocked"] or ended) is not None:
             texts.append(f"{run['name']}: {sentence(reason)}")

@@ -295,7 +295,10 @@ def test_nobody_waits_behind_a_run_that_cannot_be_resumed(
 def test_who_waits_for_money_holds_up_nobody_in_line(
     openai: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two runs of a budget one has the money, the other the place before it: both go."""
+    """Of two runs of a budget one has the money, the other the place before it: both go.
+
+    The one without money is resumed once there is some, and not for the room alone.
+    """
     one_at_a_time(openai, monkeypatch)
     bound = float(preview(openai.spec()).to_json()["upper_bound_usd"])
     budget = {"name": "shared", "limit_usd": round(bound + 1e-9, 9), "period": "total"}
@@ -305,15 +308,17 @@ def test_who_waits_for_money_holds_up_nobody_in_line(
         with open_batches(openai.emulator):
             with pytest.raises(SuspendedRunError):
                 run(openai.spec(), after=0)
-            with pytest.raises(SuspendedRunError):
+            with pytest.raises(SuspendedRunError) as error:
                 run(first, after=0)
-            funded = pool.submit(run, second, notes, after=20)
+            funded = pool.submit(run, second, notes, after=100)
             until(lambda: any("waiting for room" in note for note in notes))
         run(openai.spec())
         watch(Settings(), flow_runs)
-        resumed = pool.submit(run, first, after=20)
-        for one in (funded, resumed):
-            assert one.result(PATIENCE).outcomes == {"succeeded": ROWS}
+        assert error.value.run_id not in flow_runs.resumed
+        assert funded.result(PATIENCE).outcomes == {"succeeded": ROWS}
+    watch(Settings(), flow_runs)
+    assert error.value.run_id in flow_runs.resumed
+    assert run(first, after=20).outcomes == {"succeeded": ROWS}
 
 
 def test_a_run_lets_go_while_others_than_its_ledger_fill_the_queue(

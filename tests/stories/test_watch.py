@@ -356,3 +356,31 @@ def test_a_kill_while_resuming_loses_nothing(team: Team, emulator: Emulator) -> 
     assert watched(team)["landed"] == []  # it may only be slow
     assert started_again(team, flow_run)["state_name"] == "Completed"
     assert landed_once(team, emulator)
+
+
+def test_a_run_is_suspended_while_another_one_has_the_money_of_its_budget(
+    team: Team, emulator: Emulator
+) -> None:
+    """It ends with no cost limit: it says what it waits for, and goes on once money came back."""
+    plan = batchata("plan", WHOLE["spec"], "--json", cwd=team.folder, env=team.env)
+    bound = float(json.loads(plan.stdout)["upper_bound_usd"])
+    # less than a row is left while all rows of one spec are under way
+    budget = {"name": "shared", "limit_usd": bound + bound / ROWS / 9, "period": "total"}
+    first, second = (
+        {"pilot": False, "budget": budget, "name": name, "output": f"data/out/{name}"}
+        for name in ("first", "second")
+    )
+    with open_batches(emulator):
+        one = executed(team, team.begin(**{**WHOLE, "overrides": first}))
+        assert one["state"]["message"] == "waiting for 1 of 1 batch"
+        two = executed(team, team.begin(**{**WHOLE, "overrides": second}))
+        assert (two["state_type"], two["state_name"]) == ("PAUSED", "Suspended")
+        assert " of budget 'shared' that other runs have reserved" in two["state"]["message"]
+        assert watched(team)["resumed"] == []
+    assert watched(team)["resumed"] == [one["id"]]
+    assert executed(team, one["id"])["state_name"] == "Completed"
+    assert watched(team)["resumed"] == [two["id"]]
+    ended = executed(team, two["id"])
+    assert (ended["state_name"], ended["state"]["message"]) == ("Completed", "400 succeeded")
+    assert events(team, "batchata.cost-limit-reached") == []
+    assert sent(emulator) == 2 * ROWS
