@@ -127,7 +127,7 @@ def claude(emulator: Emulator, tmp_path: Path) -> Team:
 def test_a_run_waits_without_a_process_for_what_a_suspended_one_has_in_flight(team: Team) -> None:
     """It lets go of dataset and money, is not resumed in vain, and goes on once money came back."""
     with open_batches(team.emulator):
-        first = team.suspended(0, r"^waiting for 1 of 1 batch$")
+        first = team.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
         second = team.suspended(1, WAITS)
         with hold_dataset(str(team.tables[1].output), Settings()), opened() as ledger:
             assert ledger.money(second) == (0, 0)
@@ -163,7 +163,7 @@ def test_money_of_a_dead_run_comes_back_where_it_is_watched(claude: Team) -> Non
 def test_what_came_back_may_not_be_enough(claude: Team) -> None:
     """Then the run ends at the limit as it does without a wait, and sent nothing."""
     with open_batches(claude.emulator):
-        claude.suspended(0, r"^waiting for 1 of 1 batch$")
+        claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
         second = claude.suspended(1, WAITS)
     claude.run(0, 60)
     CostTracker(name="shared").track_spend(round(ROWS * claude.row, 6))
@@ -180,7 +180,7 @@ def test_what_came_back_may_not_be_enough(claude: Team) -> None:
 def test_a_run_that_may_not_be_suspended_does_not_wait_for_one_that_is(claude: Team) -> None:
     """It would hold the slot that the other one needs: it ends at the limit."""
     with open_batches(claude.emulator):
-        claude.suspended(0, r"^waiting for 1 of 1 batch$")
+        claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
         assert claude.run(1, float("inf")).exit_code == 4
 
 
@@ -189,7 +189,7 @@ def test_a_batch_that_nobody_lands_is_not_waited_for_without_end(
 ) -> None:
     """After more than a day any batch has ended: who waits for its money is told of the limit."""
     with open_batches(claude.emulator):
-        first = claude.suspended(0, r"^waiting for 1 of 1 batch$")
+        first = claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
         second = claude.suspended(1, WAITS)
         claude.flow_runs.suspended.remove(first)  # as if it hung at its server
         monkeypatch.setattr(
@@ -203,7 +203,7 @@ def test_a_time_limit_ends_a_wait_for_money(claude: Team) -> None:
     """The run is resumed once its time is over, and ends; it sent nothing."""
     limited = {"time_limit": "1h"}
     with open_batches(claude.emulator):
-        claude.suspended(0, r"^waiting for 1 of 1 batch$")
+        claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
         second = claude.suspended(1, WAITS, **limited)
         assert claude.watch().resumed == []
         with opened() as ledger:
@@ -216,7 +216,7 @@ def test_a_time_limit_ends_a_wait_for_money(claude: Team) -> None:
 def test_a_run_that_is_cancelled_while_it_waits_for_money_ends(claude: Team) -> None:
     """Nobody goes on with it: the next run of the spec begins anew."""
     with open_batches(claude.emulator):
-        claude.suspended(0, r"^waiting for 1 of 1 batch$")
+        claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
         second = claude.suspended(1, WAITS)
         claude.flow_runs.suspended.remove(second)
         claude.flow_runs.by_person.add("work 1")
@@ -229,10 +229,11 @@ def test_a_run_that_is_cancelled_while_it_waits_for_money_ends(claude: Team) -> 
 def test_a_status_says_what_money_is_waited_for(claude: Team) -> None:
     """Who looks at the runs sees why one of them sends nothing."""
     with open_batches(claude.emulator):
-        claude.suspended(0, r"^waiting for 1 of 1 batch$")
+        claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
         claude.suspended(1, WAITS)
-        (text,) = runs_in_the_way(runs_overview(None))
+        text, unwatched = runs_in_the_way(runs_overview(None))
     assert text.startswith("spec-1: waiting for $0.")
+    assert unwatched.startswith("no scheduled pass of `watch` has looked")
     assert text.endswith(" of budget 'shared' that other runs have reserved.")
 
 

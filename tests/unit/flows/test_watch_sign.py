@@ -35,7 +35,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> 
 
 def test_a_sign_counts_for_its_own_ledger_and_for_ten_minutes() -> None:
     """Runs are suspended if scheduled passes look at their own ledger, and did so lately."""
-    PrefectFlowRuns(repeated=False).leave_sign(LEDGER, ())
     assert "no scheduled pass of `watch` has looked" in str(why_unwatched(LEDGER, ()))
     for _ in range(2):
         PrefectFlowRuns(repeated=True).leave_sign(LEDGER, ())

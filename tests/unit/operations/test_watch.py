@@ -37,6 +37,7 @@ class Suspended:
     """Flow runs of which one waits for each run, until it is resumed."""
 
     kind: str = "suspended"
+    repeated: bool = True
     resumed: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
     silent: list[str] = field(default_factory=list[str])
@@ -120,6 +121,17 @@ def let_go(spec: EnrichmentSpec, work: str | None = None) -> str:
 
 def passed(flow_runs: FlowRuns | None = None, gathered: float = 600) -> WatchReport:
     return watch(Settings(), flow_runs, gathered=gathered)
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_single_pass_is_no_sign_that_somebody_watches(*, repeated: bool) -> None:
+    """Only passes that come again and again tell so, runs and people."""
+    flow_runs = Suspended(repeated=repeated)
+    passed(flow_runs)
+    with opened_ledger(Settings().ledger_url) as ledger:
+        assert (flow_runs.unseen, ledger.watched_at() is not None) == (
+            (set(), True) if repeated else (None, False)
+        )
 
 
 def finish_one(table: Table) -> None:

@@ -77,7 +77,7 @@ def test_a_run_that_waits_without_a_process_says_so(table: Table) -> None:
         runs = runs_overview(spec)
         remedy = str(runs_remedy(runs))
         assert remedy.startswith("Waiting without a process: flow run 7 let go of it")
-        assert "`watch` has it go on once they end" in remedy
+        assert "`watch` has it go on then" in remedy
         assert runs_in_the_way(runs) == []
         following = threading.Thread(target=follow, args=(spec, Settings(), silent()))
         following.start()
