@@ -185,6 +185,7 @@ def _take(browser: Browser, ui: str, team: Team, runs: Runs, emulator: Emulator)
     failed = runs.ended("refused", "Failed", fail_if={"failed_share": 0.1})
     control.clear_faults()
     control.progress("reads", 10**6)
+    team.watch_every_minute()  # its first pass may not have come yet
     suspended = runs.start("suspended", "suspend", items_per_batch=100)
     runs.come_to(suspended, "Suspended")
     running = runs.start("running", items_per_batch=100)

@@ -64,15 +64,12 @@ class LettingGo:
 
     It does if what it waits for has not come `after` so many seconds. `before` are the runs of the
     ledger that the same work let go of: to go on with one of them is not to carry on a dead run.
+    `is_watched` tells whether passes of `watch` look after its ledger's runs.
     """
 
     after: float = math.inf
     before: frozenset[str] = frozenset()
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether it may let go at all, since passes of `watch` look after its ledger's runs."""
-        return self.after < math.inf
+    is_watched: bool = False
 
 
 @dataclass

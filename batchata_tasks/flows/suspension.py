@@ -55,6 +55,10 @@ Batches end within a day, and each suspension is one of its own: by then `watch`
 LOOKS_FOR = 10.0
 """Seconds for which a process itself waits for a batch before its flow run is suspended."""
 
+LOOKS_AGAIN, _LONGEST_PAUSE = 60.0, 1800.0
+"""Seconds until a process that waits since nobody watches looks whether somebody does, first and
+at most: the first pass of `watch` may come only after it has begun."""
+
 
 class AwaitedElsewhereError(BatchataError):
     """Another flow run, which was asked for the same, is suspended until the same batches end.
@@ -107,18 +111,30 @@ def _suspending(
 ) -> T:
     """See `suspending`."""
     let_go = frozenset(awaited.run_id for awaited in awaited_by(run))
-    if (reason := _why_in_process(run, ledger_url, let_go)) is None:
+    reason, pause = _why_never(run), LOOKS_AGAIN
+    while reason is None:
+        with opened_ledger(ledger_url) as ledger:
+            unwatched = why_unwatched(ledger.id, let_go)
+        if unwatched is not None:
+            _tell_in_process(progress, unwatched)
+        after = LOOKS_FOR if unwatched is None else pause
         try:
-            return work(LettingGo(LOOKS_FOR, let_go))
+            return work(LettingGo(after, let_go, is_watched=unwatched is None))
         except SuspendedRunError as error:
-            awaited = Awaited(error.ledger_id, error.run_id)
-            _leave_to_another(awaited, run)
-            progress.note(f"{error}: this run is suspended until `watch` resumes it.")
-            _suspend(str(error), awaited, run)
             let_go |= {error.run_id}
-            reason = "the server refuses to suspend this run"
-    progress.note(f"waiting for batches in this process: {sentence(reason)}")
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if unwatched is None:
+                awaited = Awaited(error.ledger_id, error.run_id)
+                _leave_to_another(awaited, run)
+                progress.note(f"{error}: this run is suspended until `watch` resumes it.")
+                _suspend(str(error), awaited, run)
+                reason = "the server refuses to suspend this run"
+    _tell_in_process(progress, reason)
     return work(LettingGo(before=let_go))
+
+
+def _tell_in_process(progress: Progress, reason: str) -> None:
+    progress.note(f"waiting for batches in this process: {sentence(reason)}")
 
 
 @contextmanager
@@ -150,8 +166,8 @@ def _is_cancelled(flow_run_id: UUID) -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
-def _why_in_process(run: FlowRun, ledger_url: str, let_go: frozenset[str]) -> str | None:
-    """Return why a flow run has to wait in its process; None if it can be suspended."""
+def _why_never(run: FlowRun) -> str | None:
+    """Return why a flow run has to wait in its process, whoever watches; None if it need not."""
     if run.deployment_id is None:
         return "it is a run of no deployment"
     if run.parent_task_run_id is not None:
@@ -161,8 +177,7 @@ def _why_in_process(run: FlowRun, ledger_url: str, let_go: frozenset[str]) -> st
     # Prefect 3.9 leaves such a run `Resuming` for ever: workers are not told of it
     if run.empirical_policy.retry_type == "in_process":
         return "it is a retry within its process"
-    with opened_ledger(ledger_url) as ledger:
-        return why_unwatched(ledger.id, let_go)
+    return None
 
 
 def _leave_to_another(awaited: Awaited, run: FlowRun) -> None:

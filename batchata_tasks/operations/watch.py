@@ -415,7 +415,7 @@ class _Watching:
         """
         output = str(run.context.folder.root)
         with hold_dataset(output, self.settings, self.progress, WATCHING) as held:
-            held.letting_go = LettingGo(after=0, before=frozenset({run.id}))
+            held.letting_go = LettingGo(after=0, before=frozenset({run.id}), is_watched=True)
             held.answers = run.answers(self.settings)
             try:
                 return work(held, run.id)

@@ -150,6 +150,24 @@ def test_a_suspended_run_is_resumed_once_its_batches_ended(team: Team, emulator:
     assert (idle["batches"], idle["calls"]) == (0, 0)
 
 
+def test_a_run_that_began_before_anybody_watched_is_suspended_once_somebody_does(
+    deployed: Team, emulator: Emulator
+) -> None:
+    """The first pass of `watch` may come after it: it waits in its process, and looks again."""
+    deployed.begin_anew()
+    with open_batches(emulator):
+        run = deployed.begin(**WHOLE)
+        words = ("-m", "prefect", "flow-run", "execute", run)
+        with start(*words, cwd=deployed.folder, env=deployed.env) as process:
+            until(lambda: "no scheduled pass of `watch`" in deployed.log({"id": run}))
+            deployed.watch_every_minute()
+            process.wait()
+        assert deployed.server.get(f"flow_runs/{run}")["state_name"] == "Suspended"
+    assert watched(deployed)["resumed"] == [run]
+    assert executed(deployed, run)["state_name"] == "Completed"
+    assert landed_once(deployed, emulator)
+
+
 def test_a_suspended_run_waits_no_longer_than_a_week(team: Team, emulator: Emulator) -> None:
     """If nobody ever resumes it, the server ends it as Failed, so that somebody hears of it."""
     with open_batches(emulator):

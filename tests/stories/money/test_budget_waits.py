@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,8 @@ class Team:
     def run(self, number: int, after: float = 0, **changes: Any) -> Receipt:
         spec = self.tables[number].spec(name=f"spec-{number}", budget=self.budget, **changes)
         ready = prepare_run(spec, Settings())
-        return run_prepared(ready, run=f"work {number}", letting_go=LettingGo(after))
+        letting_go = LettingGo(after, is_watched=after < math.inf)
+        return run_prepared(ready, run=f"work {number}", letting_go=letting_go)
 
     def suspended(self, number: int, match: str, **changes: Any) -> str:
         """Run a spec until it lets go; return the run's id."""
