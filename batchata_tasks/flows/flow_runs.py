@@ -152,9 +152,9 @@ class PrefectFlowRuns:
         """See FlowRuns."""
         with _answering(), get_client(sync_client=True) as client:
             run = None if work is None else _found(client, work)
-            send_events_of(client, run, receipt)
             if ended and run is not None:
                 leave_anothers(client, run, receipt, key)
+            send_events_of(client, run, receipt)
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""

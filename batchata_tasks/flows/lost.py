@@ -196,10 +196,13 @@ def _lost_its_worker(client: SyncPrefectClient, run: FlowRun) -> bool:
 def _has_no_process(run: FlowRun, own: FlowRun | None) -> bool:
     """Whether the process has ended that the worker of our own flow run started for another one.
 
-    A worker that cannot reach the server as the process ends does not tell again.
+    A worker that cannot reach the server as the process ends does not tell again. Of a run that ran
+    before, the server may know the process of that time.
     """
     state, pid = run.state, run.infrastructure_pid or ""
     if own is None or state is None or not state.is_pending() or age(state) < _SURELY_STARTED:
+        return False
+    if run.run_count:
         return False
     is_here = run.labels.get(_WORKER) is not None and all(
         run.labels.get(label) == own.labels.get(label) for label in (_WORKER, _WORKERS_TYPE)

@@ -360,18 +360,20 @@ class _Watching:
         if not cancels and self._sent(run) == sent:
             return
         (self.report.cancelled if cancels else self.report.landed).append(run.id)
-        work = self._show(run, waiters)
-        if receipt is not None:
+        if receipt is not None:  # first, since no later pass does it for a run that has ended
+            work = self._begun_by(run, waiters)
             self.flow_runs.tell(work, receipt, run.context.spec.key, ended=cancels)
+        self._show(run, waiters)
 
-    def _show(self, run: WatchedRun, waiters: Waiters) -> str | None:
-        """Show how a run stands to those who look at the flow run that began it; return that."""
-        begun = (*waiters.suspended, *waiters.cancelled)
-        dataset_id = self.ledger.run(run.id).dataset_id
-        work = begun[0] if begun else self.ledger.left_by(dataset_id)
-        if work is not None:
+    def _show(self, run: WatchedRun, waiters: Waiters) -> None:
+        """Show how a run stands to those who look at the flow run that began it."""
+        if (work := self._begun_by(run, waiters)) is not None:
             self.flow_runs.show(work, run.name, snapshot(run.context))
-        return work
+
+    def _begun_by(self, run: WatchedRun, waiters: Waiters) -> str | None:
+        """Return the flow run that began a run, as far as it is known."""
+        begun = (*waiters.suspended, *waiters.cancelled)
+        return begun[0] if begun else self.ledger.left_by(self.ledger.run(run.id).dataset_id)
 
     def _sent(self, run: WatchedRun) -> set[tuple[str, str]]:
         """Return a run's chunks that may land here, and how they stand."""
