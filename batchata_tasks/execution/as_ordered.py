@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchata_tasks.common.arrow_types import as_stored
@@ -20,22 +21,17 @@ from batchata_tasks.dataset.columns import UNKNOWN_COST, picodollars
 from batchata_tasks.dataset.manifest import manifest_schema, read_chunk_manifest
 from batchata_tasks.dataset.part_files import opened_part, part_of_chunk
 from batchata_tasks.dataset.stored_json import parquet_schema
-from batchata_tasks.execution.made_part import MadePart, PartColumns
+from batchata_tasks.execution.made_part import MadePart, PartColumns, end_of
 from batchata_tasks.execution.sent_rows import custom_ids_of
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from batchata_tasks.execution.run_context import BatchContext
     from batchata_tasks.execution.run_ref import PartOrder
     from batchata_tasks.ledger import Chunk
 
-_COMPARED = ["_custom_id", "_status", "_cost_usd", "_fingerprint"]
-_SENT = [
-    *("_row_id", "_fingerprint", "_replaces"),
-    *("_prior_status", "_prior_cost", "_replaced_cost"),
-]
+_COMPARED = ["_custom_id", "_status", "_cost_usd"]
+_SENT = ["_row_id", "_replaces", "_prior_status", "_prior_cost", "_replaced_cost"]
 
 
 def as_ordered(
@@ -86,10 +82,14 @@ def _difference(
     except (OSError, StorageError):
         return "its file is not there, or cannot be read"
     sent = read_chunk_manifest(manifest, _SENT)
+    if not _may_leave(sent, made):
+        return "it leaves rows where they are not"
+    left = pa.array(made.left_at, pa.int64())
+    there = pc.invert(pc.is_in(pa.array(range(sent.num_rows), pa.int64()), left))
     alike = {
-        "its rows are not those of the batch": _has_names(rows, sent, chunk.id),
+        "its rows are not those of the batch": _has_names(rows, sent.filter(there), chunk.id),
         "its rows have other outcomes than it says": _has_outcomes(rows, made),
-        "its rows cost something else than it says": _adds_up(rows, sent, chunk.id, made),
+        "its rows cost something else than it says": _adds_up(rows, sent, left, made),
         "it is not of this order": _is_of_order(sent, order, made),
     }
     return next((text for text, holds in alike.items() if not holds), None)
@@ -102,6 +102,16 @@ def _has_names(rows: pa.Table, sent: pa.Table, token: str) -> bool:
     return rows.num_rows == len(names) == len(pc.unique(places.drop_null()))
 
 
+def _may_leave(sent: pa.Table, made: MadePart) -> bool:
+    """Whether the rows that stay in an older part have one, and each is told once."""
+    at, ends = made.left_at, made.left_as
+    if len(at) != len(ends) or len(set(at)) != len(at):
+        return False
+    if not all(0 <= position < sent.num_rows for position in at):
+        return False
+    return pc.take(sent["_replaces"], pa.array(at, pa.int64())).null_count == 0
+
+
 def _has_outcomes(rows: pa.Table, made: MadePart) -> bool:
     """Whether rows have the outcomes that their part adds up.
 
@@ -109,32 +119,24 @@ def _has_outcomes(rows: pa.Table, made: MadePart) -> bool:
     """
     counts = _counts(rows["_status"])
     told = Counter({outcome: tally.rows for outcome, tally in made.report.tallies.items()})
+    told -= Counter(end_of(text)[0] for text in made.left_as)
     told[Outcome.SUCCEEDED.value] += made.kept
     return not counts - told and (told - counts).total() == made.kept
 
 
-def _adds_up(rows: pa.Table, sent: pa.Table, token: str, made: MadePart) -> bool:
+def _adds_up(rows: pa.Table, sent: pa.Table, left: pa.Array, made: MadePart) -> bool:
     """Whether the money that a part adds up is that of its rows, to the picodollar.
 
     A row holds what earlier attempts cost, too; if a part of that is unknown, it holds nothing, and
-    the report has the rest. One that stays as it was holds what it cost, which nothing replaces.
+    the report has the rest. What the rows had cost that stay in an older part is not replaced.
     """
     report = made.report
     amounts = picodollars(rows["_cost_usd"].combine_chunks())
     in_rows = int(amounts[amounts != UNKNOWN_COST].sum()) + report.superseded
     paid = sum(tally.cost or 0 for tally in report.tallies.values())
-    left = _left_costs(rows, sent, token)
-    replaced = _sum(sent["_replaced_cost"]) + report.superseded - left
-    prior = _sum(sent["_prior_cost"])
-    return in_rows == paid + prior + left and made.superseded == replaced
-
-
-def _left_costs(rows: pa.Table, sent: pa.Table, token: str) -> int:
-    """Return what the rows had cost that stay as they were: they answer something else."""
-    names = custom_ids_of(token, sent["_row_id"]).combine_chunks()
-    as_sent: Any = sent.take(pc.index_in(rows["_custom_id"], value_set=names))
-    is_left = pc.not_equal(rows["_fingerprint"].combine_chunks(), as_sent["_fingerprint"])
-    return _sum(as_sent["_replaced_cost"].filter(is_left))
+    stayed = _sum(pc.take(sent["_replaced_cost"], left))
+    replaced = _sum(sent["_replaced_cost"]) + report.superseded - stayed
+    return in_rows == paid + _sum(sent["_prior_cost"]) and made.superseded == replaced
 
 
 def _is_of_order(sent: pa.Table, order: PartOrder, made: MadePart) -> bool:

@@ -9,7 +9,7 @@ missing, or as what the batch says about it.
 from __future__ import annotations
 
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from batchata_tasks.types.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from batchata_tasks.execution.earlier import EarlierValues
+    from batchata_tasks.execution.earlier import RetiredValues
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.schema.answers import AnswerSchemas
@@ -61,10 +61,6 @@ class Report:
     kept: dict[str, tuple[Outcome, str | None]] = field(
         default_factory=dict[str, tuple[Outcome, str | None]]
     )
-    # of those, how many rows stay as they were, although they ask something else by now, since
-    # what they ask did not run: by outcome and error; and what these rows had cost
-    left: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(Counter))
-    left_cost: int = 0
     account: int = 0  # requests that the account lacked something for
     superseded: int = 0  # known costs of attempts at rows whose whole cost is unknown
     cache_saved: int = 0  # by the cache, against the same answers without one
@@ -87,14 +83,15 @@ class Collector:
         rates: Rates | None,
         enriched_at: int,
         earlier: Callable[[int], dict[str, Any]],
-        retired: EarlierValues | None = None,
+        retired: RetiredValues | None = None,
         reread: Iterable[str] = (),
-        whole: Callable[[], EarlierValues] | None = None,
+        *,
+        leaves: bool = False,
     ) -> None:
         self._chunk = chunk
         self._reread = set(reread)  # parts of models that read these rows' answers anew
         self._earlier = earlier  # what the row at a position had answered before
-        self._whole = whole  # reads all columns of the rows that stay as they were; None: none does
+        self._leaves = leaves  # whether rows stay as they were if what they ask did not run
         self._columns = columns
         self._answers = answers
         self._rates = rates
@@ -104,13 +101,13 @@ class Collector:
         self._bounds = self._sent.bounds
         self._paid = array("q", bytes(8 * len(self._sent)))  # picodollars, by position
         self._doubled = dict[int, int]()  # the most that further lines of a row state, likewise
-        self._whole_rows: EarlierValues | None = None
         self.report = Report()
+        self.left = dict[int, str]()  # those rows, by position: outcome and error
 
     def rows(
         self, answers: Iterable[Answer], absent: Mapping[int, Answer], otherwise: Answer
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the chunk's rows, one per request.
+        """Yield the chunk's rows, one per request, but for those that stay in an older part.
 
         A request without an answer takes `absent` of its position, or `otherwise`.
         """
@@ -122,12 +119,12 @@ class Collector:
             else:
                 others.append((position, answer))
                 if len(others) == _BLOCK:
-                    yield from self._record_batches(others)
+                    yield self._record_batch(others)
                     others = []
         if self._plain.block.positions:
             yield self._plain_batch()
         if others:
-            yield from self._record_batches(others)
+            yield self._record_batch(others)
         # a line that came twice was billed once or twice: a dearer one counts, beside its row
         dearer = (cost - self._paid[position] for position, cost in self._doubled.items())
         self.report.overhead += sum(more for more in dearer if more > 0)
@@ -194,51 +191,26 @@ class Collector:
             list_cost=list_cost,
         )
 
-    def _record_batches(self, block: list[tuple[int, Answer]]) -> Iterator[pa.RecordBatch]:
-        """Yield rows of any answers, made one by one."""
+    def _record_batch(self, block: list[tuple[int, Answer]]) -> pa.RecordBatch:
+        """Return rows of any answers, made one by one; there may be fewer rows than answers."""
         sent = self._sent.at([position for position, _ in block])
         as_sent = sent.select(SENT_FIELDS).to_pylist()
         names: list[str] = self._sent.custom_ids(sent).to_pylist()
-        rows, left = dict[int, dict[str, Any]](), dict[int, str]()
-        for (position, answer), row, name in zip(block, as_sent, names, strict=True):
-            made = self._row(position, answer, {**row, "_custom_id": name})
-            if made is None:
-                left[position] = name
-            else:
-                rows[position] = made
-        if rows:
-            yield self._record_batch(rows)
-        if left:
-            yield self._as_they_were(left)
-
-    def _record_batch(self, rows: dict[int, dict[str, Any]]) -> pa.RecordBatch:
-        """Return rows, by position, as the dataset has them."""
-        positions = list(rows)
-        arrays = self._sent.carried(self._sent.at(positions), positions)
+        rows, positions, at = list[dict[str, Any]](), list[int](), list[int]()
+        for i, (position, answer) in enumerate(block):
+            row = self._row(position, answer, {**as_sent[i], "_custom_id": names[i]})
+            if row is not None:
+                rows.append(row)
+                positions.append(position)
+                at.append(i)
+        kept = sent.take(pa.array(at, pa.int64())) if len(at) < len(block) else sent
+        arrays = self._sent.carried(kept, positions)
         for column in self._columns:
             if column.name not in arrays:
-                values = [row.get(column.name) for row in rows.values()]
+                values = [row.get(column.name) for row in rows]
                 arrays[column.name] = pa.array(values, type=column.type)
         ordered = [arrays[name] for name in self._columns.names]
         return pa.RecordBatch.from_arrays(ordered, schema=self._columns)
-
-    def _as_they_were(self, names: dict[int, str]) -> pa.RecordBatch:
-        """Return rows, by position, that stay as they were, under the names of their requests."""
-        if self._whole is None:
-            message = "rows stay as they were, and nothing reads them"
-            raise RuntimeError(message)
-        self._whole_rows = self._whole_rows or self._whole()
-        positions, chunk = list(names), self._chunk
-        attempt = {"_batch_id": chunk.batch_id, "_run_id": chunk.run_id}
-        arrays = [
-            pa.array(list(names.values()), column.type)
-            if column.name == "_custom_id"
-            else pa.repeat(pa.scalar(attempt[column.name], column.type), len(positions))
-            if column.name in attempt
-            else self._whole_rows.of(column.name, positions)
-            for column in self._columns
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self._columns)
 
     def _row(self, position: int, answer: Answer, sent: dict[str, Any]) -> dict[str, Any] | None:
         """Return a row's answer and metadata; None if it stays as it was.
@@ -252,11 +224,11 @@ class Collector:
         cost, usage = self._count(position, answer, outcome)
         attempts, attempted = sent["_prior_attempts"], is_attempt(answer.outcome, answer.error)
         before, landed_at = dict[str, Any](), self._enriched_at
-        if outcome is not Outcome.SUCCEEDED and (attempts or not attempted):
+        if outcome is not Outcome.SUCCEEDED and (attempts or (self._leaves and not attempted)):
             before = self._earlier(position)
         is_free = cost == 0 or (cost is None and usage == _NOTHING and answer.readable)
         if not is_attempt(outcome, error) and is_free and self._stays(before, sent):
-            self._count_left(sent, outcome, error)
+            self.left[position] = f"{outcome.value} {error or ''}"
             return None
         said = {"_citations": list(answer.citations) or None, "_response": answer.text}
         if before and attempts:
@@ -304,15 +276,11 @@ class Collector:
         It does if it had a usable answer to something else: another prompt, model or response
         model, or other values. The next run that may sends it.
         """
-        if self._whole is None or before.get("_status") != Outcome.SUCCEEDED:
+        if sent["_left"] is not None:  # it landed before
+            return True
+        if not self._leaves or before.get("_status") != Outcome.SUCCEEDED:
             return False
         return before["_fingerprint"] != sent["_fingerprint"]
-
-    def _count_left(self, sent: dict[str, Any], outcome: Outcome, error: str | None) -> None:
-        """Count a row that stays as it was, although its request ended with this."""
-        self.report.kept[sent["_custom_id"]] = outcome, error
-        self.report.left[outcome.value][error or ""] += 1
-        self.report.left_cost += sent["_replaced_cost"] or 0
 
     def _kept(self, before: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any] | None:
         """Return the answer columns of a row that stays as it was, or None.

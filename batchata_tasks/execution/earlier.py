@@ -1,8 +1,7 @@
 """What rows had before the attempt that replaces them, and keep: answers, retired columns.
 
-An answer was paid for, so an attempt that brought none leaves it; one that did not run leaves the
-whole row. A column that left the spec's `columns` has no value in the manifest, so rows that are
-sent again keep what they had.
+An answer was paid for, so an attempt that brought none leaves it. A column that left the spec's
+`columns` has no value in the manifest, so rows that are sent again keep what they had.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from batchata_tasks.dataset.columns import conformed, keys_of
 from batchata_tasks.planning.fingerprint import is_rehearsed
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Iterator
 
     from batchata_tasks.dataset.parts import Dataset
 
@@ -73,22 +72,11 @@ def _replaced(
             yield [key_digest(one) for one in keys_of(batch, dataset.key)], batch
 
 
-class EarlierValues:
-    """The values that a chunk's rows had in some columns, before it landed.
+class RetiredValues:
+    """The values that a chunk's rows have in columns which the spec no longer names."""
 
-    `answers` are those columns that hold answers: of them each value that its type can hold.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        manifest: pa.Table,
-        own: str,
-        columns: pa.Schema,
-        answers: Container[str] = (),
-    ) -> None:
+    def __init__(self, dataset: Dataset, manifest: pa.Table, own: str, columns: pa.Schema) -> None:
         self.names = columns.names
-        self._answers = answers
         self._digests = list[bytes]()
         self._places = dict[bytes, int]()
         self._rows = pa.Table.from_batches([], columns)
@@ -98,11 +86,9 @@ class EarlierValues:
 
     def _read(self, dataset: Dataset, manifest: pa.Table, own: str, columns: pa.Schema) -> pa.Table:
         wanted, batches, rows = set(self._digests), list[pa.RecordBatch](), 0
-        names = [name for name in columns.names if name not in dataset.key]
-        for digests, batch in _replaced(dataset, manifest, own, names):
+        for digests, batch in _replaced(dataset, manifest, own, columns.names):
             at = [i for i, digest in enumerate(digests) if digest in wanted]
-            taken = conformed(batch, columns, self._answers).take(pa.array(at, pa.int64()))
-            batches.append(taken)
+            batches.append(conformed(batch, columns).take(pa.array(at, pa.int64())))
             self._places |= {digests[i]: rows + n for n, i in enumerate(at)}
             rows += len(at)
         return pa.Table.from_batches(batches, columns).combine_chunks()

@@ -15,7 +15,7 @@ import pyarrow as pa
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.files import gone_if_failed, put_in_place, write_json
 from batchata_tasks.dataset.columns import replaced_keys, without
-from batchata_tasks.dataset.manifest import read_chunk_manifest
+from batchata_tasks.dataset.manifest import read_chunk_manifest, write_manifest
 from batchata_tasks.dataset.packs import kept_json
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
@@ -129,6 +129,8 @@ def _commit(
     context: BatchContext, chunk: Chunk, made: MadePart, paths: list[Path]
 ) -> dict[str, int]:
     """Settle a chunk by what its part adds up to, and let the part appear."""
+    if made.left_at:
+        _note_left(context, chunk, made)
     commit_path, ledger, report = context.folder.commit(chunk.id), context.ledger, made.report
     before = commit_of(context.folder, chunk.id)
     ledger.collect(context.lease, chunk, report.tallies, report.overhead, made.retried)
@@ -149,12 +151,30 @@ def _commit(
     }
     write_json(commit_path, {**record, "state": "open"})
     ledger.check_lease(context.lease)  # right before the part appears
-    put_in_place(made.file, context.folder.data / record["part"], context.require_lease)
+    if record["emptied"]:
+        made.file.unlink()
+    else:
+        put_in_place(made.file, context.folder.data / record["part"], context.require_lease)
     if made.replaces:
         _supersede(context, chunk)
     write_json(commit_path, {**record, "state": "closed"})
-    ledger.land(context.lease, chunk.id, made.superseded)
+    ledger.land(context.lease, chunk.id, made.superseded, emptied=record["emptied"])
     return dict(record["outcomes"])
+
+
+def _note_left(context: BatchContext, chunk: Chunk, made: MadePart) -> None:
+    """Note in a chunk's manifest which of its rows stay in an older part, before it lands.
+
+    Whoever reads that later leaves them there.
+    """
+    path = context.folder.manifest(chunk.id)
+    rows = read_chunk_manifest(path)
+    left: list[str | None] = [None] * rows.num_rows
+    for position, text in zip(made.left_at, made.left_as, strict=True):
+        left[position] = text
+    place, field = rows.schema.get_field_index("_left"), pa.field("_left", pa.string())
+    context.require_lease()
+    write_manifest(path, rows.set_column(place, field, pa.array(left, field.type)))
 
 
 def _supersede(context: BatchContext, chunk: Chunk) -> None:
@@ -185,14 +205,14 @@ def _commit_record(context: BatchContext, chunk: Chunk, made: MadePart) -> dict[
         "settled_picodollars": settled,
         "superseded_picodollars": made.superseded,
         "overhead_picodollars": report.overhead,
-        "emptied": False,
+        "emptied": len(made.left_at) == chunk.rows,
         "unreadable": report.unreadable,
         "unknown_lines": report.unknown_lines,
         "doubled_lines": report.doubled_lines,
         "over_bound": report.over_bound,
         "unbelieved": report.unbelieved,
-        "kept": made.kept - sum(sum(errors.values()) for errors in report.left.values()),
-        "left": report.left,
+        "kept": made.kept,
+        "left": len(made.left_at),
         "account": report.account,
         "answered": report.answered,
         "account_error": report.account_error,

@@ -27,7 +27,7 @@ from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.collect import Collector, Report, not_sent
 from batchata_tasks.execution.contexts import require_code
-from batchata_tasks.execution.earlier import EarlierAnswers, EarlierValues
+from batchata_tasks.execution.earlier import EarlierAnswers, RetiredValues
 from batchata_tasks.execution.earlier_results import EarlierResults
 from batchata_tasks.execution.forgotten import forgotten_names
 from batchata_tasks.execution.reread import (
@@ -129,16 +129,12 @@ class ChunkPart:
             context.route.rates,
             enriched_at,
             earlier,
-            EarlierValues(self.dataset, self.manifest, own, own_columns.retired),
+            RetiredValues(self.dataset, self.manifest, own, own_columns.retired),
             reread=(reading.part for reading in self._readings),
-            # a job whose request did not run says so: nobody asked for its older answer
-            whole=None if isinstance(spec, JobsSpec) else self._whole,
+            # if it landed before, its manifest says which rows stayed; and a job whose request did
+            # not run says so: nobody asked for its older answer
+            leaves=not commit and not isinstance(spec, JobsSpec),
         )
-
-    def _whole(self) -> EarlierValues:
-        """Return all that the rows were before."""
-        dataset, own = self.dataset, part_of_chunk(self._chunk.id)
-        return EarlierValues(dataset, self.manifest, own, dataset.schema, dataset.answers)
 
     def file(self) -> AbstractContextManager[pq.ParquetWriter]:
         """Return the file of the part, which appears when it is whole."""
@@ -157,7 +153,7 @@ class ChunkPart:
         return self._readings[-1].schema if self._readings else self.dataset.schema
 
     def rows(self, look: BatchLook | None, paths: list[Path]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows, one for each of the chunk's requests.
+        """Yield the rows, one for each of the chunk's requests, but for those that stay elsewhere.
 
         If it landed before, rows that were forgotten since are left out, no row is invalid that was
         not, and kept answers are read by the models that read them since.
@@ -213,8 +209,15 @@ class ChunkPart:
         they were. Call it after `rows`.
         """
         replaced = sum(cost or 0 for cost in self.manifest["_replaced_cost"].to_pylist())
-        report = self.collector.report
-        return replaced + report.superseded - report.left_cost
+        costs: list[int | None] = self.manifest["_replaced_cost"].to_pylist()
+        stayed = sum(costs[position] or 0 for position in self.collector.left)
+        return replaced + self.collector.report.superseded - stayed
+
+
+def end_of(left_as: str) -> tuple[str, str | None]:
+    """Return outcome and error of a request whose row stays in an older part."""
+    outcome, _, error = left_as.partition(" ")
+    return outcome, error or None
 
 
 @dataclass(frozen=True)
@@ -223,8 +226,9 @@ class MadePart:
 
     `replaces` names older parts that have rows of its keys. `errors` are the commonest of its rows,
     `errors_before` those of the same rows' attempts before, `retried` counts these by outcome.
-    `kept` rows keep an earlier answer. `invalid` are custom_ids, None if they are too many to be
-    named. `superseded` is in picodollars.
+    `kept` rows keep an earlier answer. Those at the positions `left_at` of the manifest stay in an
+    older part, since what they ask ended `left_as` (outcome and error). `invalid` are custom_ids,
+    None if they are too many to be named. `superseded` is in picodollars.
     """
 
     file: Path
@@ -235,6 +239,8 @@ class MadePart:
     errors_before: dict[str, int]
     retried: dict[str, int]
     kept: int
+    left_at: list[int]
+    left_as: list[str]
     invalid: list[str] | None
     superseded: int
 
@@ -310,9 +316,10 @@ def make_part(
             invalid += invalid_in(batch)
             texts = batch.column("_error").drop_null().to_pylist()
             errors.update(text[:_ERROR_CHARS] for text in texts)
-    report.left = {end: dict(grouped(texts.items())) for end, texts in report.left.items()}
     # of these the rows themselves say nothing
     errors.update(text[:_ERROR_CHARS] for _, text in report.kept.values() if text)
+    ends = list(part.collector.left.values())
+    errors.update(text[:_ERROR_CHARS] for _, text in map(end_of, ends) if text)
     invalid += [name for name, (end, _) in report.kept.items() if end is Outcome.INVALID]
     return MadePart(
         file,
@@ -323,6 +330,8 @@ def make_part(
         dict(grouped(part.errors_before().items())),
         dict(part.retried()),
         len(report.kept),
+        list(part.collector.left),
+        ends,
         invalid if len(invalid) <= NAMED else None,
         part.superseded(),
     )

@@ -14,11 +14,11 @@ from batchata_tasks.types.ids import custom_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchata_tasks.execution.earlier import EarlierValues
+    from batchata_tasks.execution.earlier import RetiredValues
 
 SENT_FIELDS = (
     *("_row_id", "_fingerprint", "_schema", "_changed", "_prior_error"),
-    *("_prior_attempts", "_prior_cost", "_replaced_cost"),
+    *("_prior_attempts", "_prior_cost", "_left"),
     *("_prior_input_tokens", "_prior_output_tokens", "_prior_cache_read_tokens"),
 )
 
@@ -27,7 +27,7 @@ class SentRows:
     """The rows of a chunk by their positions in its manifest."""
 
     def __init__(
-        self, manifest: pa.Table, token: str, columns: pa.Schema, retired: EarlierValues | None
+        self, manifest: pa.Table, token: str, columns: pa.Schema, retired: RetiredValues | None
     ) -> None:
         source = [name for name in manifest.schema.names if name not in SYSTEM_FIELDS.names]
         self._source = [column for column in columns if column.name in source]

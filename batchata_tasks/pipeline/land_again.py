@@ -78,8 +78,10 @@ class _Superseded:
         return key in self._by_part[part_of_chunk(chunk.id)] or taken_at > self._places[chunk.id]
 
     def keys(self, chunk: Chunk) -> set[bytes]:
-        """Return the keys of a chunk's rows."""
-        return set(self._keys_in_order(chunk))
+        """Return the keys of a chunk's rows, but for those that stayed in older parts."""
+        left = self._manifest(chunk)["_left"].to_pylist()
+        pairs = zip(self._keys_in_order(chunk), left, strict=True)
+        return {key for key, end in pairs if end is None}
 
     def taken_out(self, chunk: Chunk) -> set[bytes]:
         """Return the keys of a chunk's rows that were deleted since."""

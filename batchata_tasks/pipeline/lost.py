@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchata_tasks.common.money import total
 from batchata_tasks.dataset.columns import keys_of
@@ -117,6 +118,7 @@ def _row_ids(
     Those that were forgotten are none: their rows do not come back.
     """
     rows = read_chunk_manifest(folder.manifest(chunk.id))
+    rows = rows.filter(pc.is_null(rows["_left"]))
     if forgotten := ledger.forgotten(chunk.id):
         names = [custom_id(chunk.id, row_id) for row_id in rows["_row_id"].to_pylist()]
         rows = rows.filter(pa.array([name not in forgotten for name in names], pa.bool_()))

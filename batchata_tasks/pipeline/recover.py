@@ -85,9 +85,6 @@ def recover(held: HeldDataset, table: PreparedTable) -> Recovery | None:
     not_landed = land_lost_parts(held, lost.parts)
     to_plan = [*not_landed, *lost.landed, *lost.unfinished]
     if not to_plan:
-        # rows that stayed as they were lost that with their part; nothing else holds what they cost
-        left = [chunk.id for chunk in lost.parts if commit_of(held.folder, chunk.id).get("left")]
-        _balance(held, table, left)
         return None
     ledger = held.ledger
     ledger.reopen_landed(held.lease, [chunk.id for chunk in (*not_landed, *lost.landed)])

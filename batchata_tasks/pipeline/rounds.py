@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,6 +24,7 @@ from batchata_tasks.dataset.manifest import (
 )
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.land import commit_of
+from batchata_tasks.execution.made_part import end_of
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 from batchata_tasks.planning.estimate import estimates_of, measures
 from batchata_tasks.planning.landed import STATE_COLUMNS
@@ -33,7 +33,7 @@ from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.route import Shape
 from batchata_tasks.types.destination import Destination
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, chunk_token
-from batchata_tasks.types.outcome import ErrorCode, Outcome, error_code
+from batchata_tasks.types.outcome import ErrorCode, error_code
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.planning_run import PlanningRun
@@ -135,8 +135,7 @@ class _Round:
         manifest = read_chunk_manifest(self._run.folder.manifest(chunk.id))
         keys = keys_of(manifest, self._run.spec.key)
         if left:
-            asked = dict(zip(keys, manifest["_fingerprint"].to_pylist(), strict=True))
-            states |= self._left(part, asked, left)
+            states |= self._left(manifest, keys)
         at = [i for i, row_key in enumerate(keys) if row_key in states]
         rows = manifest.take(pa.array(at, pa.int64())).combine_chunks()
         sent = bodies_at(self._folder, chunk, rows["_offset"].to_pylist())
@@ -161,31 +160,20 @@ class _Round:
             states |= {row_key: state for row_key, state in rows if self._worth_another(state)}
         return states
 
-    def _left(
-        self, part: str, asked: dict[bytes, str], left: dict[str, dict[str, int]]
-    ) -> dict[bytes, dict[str, Any]]:
-        """Return how the requests ended of rows of a part that stay as they were, by key.
-
-        Those rows answer something else than what was `asked` (fingerprints). `left` says how many
-        requests ended with which outcome and error: all of them without having run.
-        """
-        ends = chain.from_iterable(
-            repeat((outcome, error or None), rows)
-            for outcome, errors in left.items()
-            for error, rows in errors.items()
-        )
-        key, states = self._run.spec.key, dict[bytes, dict[str, Any]]()
-        for batch in self._table.dataset.part_rows(part, [*key, "_fingerprint", "_cost_usd"]):
-            prints, costs = (
-                batch.column(name).to_pylist() for name in ("_fingerprint", "_cost_usd")
-            )
-            for row_key, text, cost in zip(keys_of(batch, key), prints, costs, strict=True):
-                if asked.get(row_key, text) != text:
-                    outcome, error = next(ends, (Outcome.CANCELED.value, None))
-                    replaced = {"_replaced_cost": None if cost is None else int(cost * PICO)}
-                    state = {**_UNTRIED, **replaced, "_status": outcome, "_error": error}
-                    if self._worth_another(state):
-                        states[row_key] = state
+    def _left(self, manifest: pa.Table, keys: list[bytes]) -> dict[bytes, dict[str, Any]]:
+        """Return how the requests ended, by key, of a chunk's rows that stay in older parts."""
+        states = dict[bytes, dict[str, Any]]()
+        for row_key, left, part, cost in zip(
+            keys,
+            *(manifest[name].to_pylist() for name in ("_left", "_replaces", "_replaced_cost")),
+            strict=True,
+        ):
+            if left is not None:
+                outcome, error = end_of(left)
+                before = {"_replaces": part, "_replaced_cost": cost}
+                state = {**_UNTRIED, **before, "_status": outcome, "_error": error}
+                if self._worth_another(state):
+                    states[row_key] = state
         return states
 
     def _worth_another(self, state: dict[str, Any]) -> bool:
@@ -220,8 +208,9 @@ class _Round:
         return body, system | {
             "_bound": bound,
             "_bytes": size,
-            "_replaces": part,
+            "_replaces": state.get("_replaces", part),
             "_replaced_cost": state.get("_replaced_cost", 0),
+            "_left": None,
             "_prior_status": state["_status"],
             "_prior_error": system["_prior_error"] if again else state["_error"],
             "_last_error": state["_error"],

@@ -26,8 +26,7 @@ OTHER_FIELDS: dict[str, Any] = {
     },
     "required": ["words", "mood"],
 }
-# the attempt that did not run; and the columns that another response model brings, or lacks
-NOT_KEPT = {"_batch_id", "_custom_id", "_run_id", "label", "mood"}
+NOT_KEPT = {"label", "mood"}  # the columns that another response model brings, or lacks
 NEVER_RAN = ("request_expired", "request_no_credit")
 
 
