@@ -9,19 +9,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
 from batchata_tasks.common.commands import naming
-from batchata_tasks.common.errors import AlreadyRunningError, InputError, LeaseError
+from batchata_tasks.common.errors import (
+    AlreadyRunningError,
+    InputError,
+    LeaseError,
+    TransientError,
+)
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.held_dataset import CancelledRunError
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.held_dataset import CancelledRunError, find_dataset
 from batchata_tasks.flows.artifacts import left_if_possible
 from batchata_tasks.flows.events import send_ended
+from batchata_tasks.flows.flow_runs import PrefectFlowRuns, this_flow_run
 from batchata_tasks.flows.lineage import note_lineage
 from batchata_tasks.flows.log import leave_out_finished_steps
+from batchata_tasks.flows.lost import ended_before
 from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.progress import shown_progress
 from batchata_tasks.flows.receipts import leave_own, summary
@@ -29,6 +38,7 @@ from batchata_tasks.flows.refused import failed, path_of, refused
 from batchata_tasks.flows.suspension import AwaitedElsewhereError, Wait, suspending
 from batchata_tasks.flows.tasks import STEPS, steps_with
 from batchata_tasks.flows.workers import Workers
+from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.operations.cancel import request_cancel
 from batchata_tasks.pipeline import enrich as pipeline
 from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
@@ -97,10 +107,35 @@ def enrich(
             of a deployment, if scheduled passes of `watch` look at its ledger), or in its process.
     """
     leave_out_finished_steps()
+    if (ended := _ended_before()) is not None:
+        return ended
     options = Options(refresh_mark(refresh), retry_failed, take_over)
     state = _enriched(spec, overrides or {}, options, wait)
     send_ended()
     return state
+
+
+def _ended_before() -> State[dict[str, Any]] | None:
+    """Return how this flow run ended, if it did and was started again by mistake."""
+    if (run := this_flow_run()) is None or run.deployment_id is None:
+        return None
+    with get_client(sync_client=True) as client:
+        state = ended_before(client, run)
+    return None if state is None else Completed(name=state.name, message=state.message)
+
+
+def _carry_out_cancel(spec: EnrichmentSpec, settings: Settings) -> None:
+    """Have what is open of a dataset cancelled if a person cancelled the flow run that left it.
+
+    `watch` does that at its next pass, which may not have come yet.
+    """
+    with opened_ledger(settings.ledger_url) as ledger:
+        dataset_id = find_dataset(DatasetFolder(spec.output), ledger)
+        work = None if dataset_id is None else ledger.left_by(dataset_id)
+    # if the server does not answer, `watch` sees to it later
+    with suppress(TransientError):
+        if work is not None and PrefectFlowRuns(repeated=False).cancelled({work}):
+            request_cancel(spec, settings)
 
 
 def _enriched(
@@ -111,6 +146,7 @@ def _enriched(
     name = f"flow run {flow_run.id}"
     try:
         wanted, settings = overridden(spec, overrides), Settings()
+        _carry_out_cancel(wanted, settings)
 
         def work(letting_go: LettingGo) -> Receipt:
             # prepared anew each time: the source may have changed while the dataset was held

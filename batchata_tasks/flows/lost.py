@@ -117,6 +117,22 @@ def was_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
     return asked
 
 
+def ended_before(client: SyncPrefectClient, run: FlowRun) -> State[Any] | None:
+    """Return how a flow run completed that an automation started again since; None if none did.
+
+    Prefect may tell automations of a crash when the run was carried on, and ended, minutes ago.
+    """
+    completed, again = None, False
+    states = client.read_flow_run_states(run.id)
+    for state in sorted(states, key=lambda state: state.timestamp):
+        if state.is_completed():
+            completed, again = state, False
+        elif state.is_scheduled():
+            again = (state.message or "").endswith(_AGAIN)
+            completed = completed if again else None  # a person wants it to run once more
+    return completed if again else None
+
+
 def _started_again(client: SyncPrefectClient, run: FlowRun, state: State[Any]) -> Fate:
     """Have a lost flow run of a deployment started again, unless it was too often; return its fate.
 
@@ -178,9 +194,11 @@ def _lost_its_worker(client: SyncPrefectClient, run: FlowRun) -> bool:
 
     A worker that pulls an image for the run is heard meanwhile.
     """
-    name = run.labels.get(_WORKER)
-    if name is None or run.work_pool_name is None:
+    name, state = run.labels.get(_WORKER), run.state
+    if run.work_pool_name is None:
         return False
+    if name is None:  # it had taken the run, and died before it said so
+        return state is not None and state.name == "Pending" and age(state) > _SURELY_STARTED
     workers = client.read_workers_for_work_pool(run.work_pool_name)
     heard = [one.last_heartbeat_time for one in workers if one.last_heartbeat_time is not None]
     if not heard:

@@ -168,6 +168,32 @@ def test_a_run_that_began_before_anybody_watched_is_suspended_once_somebody_does
     assert landed_once(deployed, emulator)
 
 
+def test_a_cancel_is_carried_out_by_whoever_comes_first(team: Team, emulator: Emulator) -> None:
+    """A run of the same spec may begin before the next pass of `watch`: it lets nothing go on."""
+    with open_batches(emulator):
+        cancelled = executed(team, team.begin(**WHOLE))
+        set_state(team, cancelled["id"], "CANCELLED", force=True)
+        run = executed(team, team.begin(**WHOLE))
+    assert run["state_name"] == "BatchesCancelled"
+    assert sent(emulator) == ROWS
+    assert executed(team, team.begin(**WHOLE))["state_name"] == "Completed"
+    assert pq.read_table(team.ledger.output / "data").num_rows == ROWS
+
+
+def test_a_run_that_completed_is_not_done_again_for_a_crash_that_was_told_late(
+    team: Team, emulator: Emulator
+) -> None:
+    """Prefect may hold the event of a crash back until the run was carried on, and has ended."""
+    run = executed(team, team.begin(**WHOLE))
+    message = "It crashed; it is started again and carries on."
+    state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
+    team.server.ask(f"flow_runs/{run['id']}/set_state", {"state": state})
+    emulator.control.faults(kind="http_error", status=500)
+    again = executed(team, run["id"])
+    assert (again["state_name"], again["state"]["message"]) == ("Completed", "400 succeeded")
+    assert landed_once(team, emulator)
+
+
 def test_a_suspended_run_waits_no_longer_than_a_week(team: Team, emulator: Emulator) -> None:
     """If nobody ever resumes it, the server ends it as Failed, so that somebody hears of it."""
     with open_batches(emulator):

@@ -226,6 +226,19 @@ def test_a_pending_run_is_lost_with_its_worker(heard: dict[str, float], *, is_lo
     assert server.states == (["AwaitingRetry"] if is_lost else [])
 
 
+@pytest.mark.parametrize(
+    ("name", "age", "is_lost"), [("Pending", 100, 1), ("Pending", 70, 0), ("Submitting", 100, 0)]
+)
+def test_a_pending_run_is_lost_that_no_worker_says_to_have(
+    name: str, age: float, is_lost: int
+) -> None:
+    """A worker says so seconds after it has taken a run: this one died before that."""
+    run = flow_run(StateType.PENDING, age=age)
+    assert run.state is not None
+    run.state.name = name
+    assert len(take_up_lost(client(Server([run], {"another": 2})), (), OWN)) == is_lost
+
+
 def test_a_run_that_is_pending_for_long_is_lost_whoever_is_heard() -> None:
     """Its process may have died as it started, of which no worker tells."""
     server = Server([flow_run(StateType.PENDING, age=700, worker="here")], {"here": 2})
@@ -242,7 +255,6 @@ def test_a_run_that_is_pending_for_long_is_lost_whoever_is_heard() -> None:
         ("here", "process", 100, "9" * 30, False),
         ("here", "docker", 100, "ended", False),
         ("there", "process", 100, "ended", False),
-        (None, "process", 100, "ended", False),
     ],
 )
 def test_a_pending_run_is_lost_whose_process_has_ended(
