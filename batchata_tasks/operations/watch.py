@@ -371,9 +371,12 @@ class _Watching:
             self.flow_runs.show(work, run.name, snapshot(run.context))
 
     def _begun_by(self, run: WatchedRun, waiters: Waiters) -> str | None:
-        """Return the flow run that began a run, as far as it is known."""
+        """Return the flow run that let go of a run last, as far as it is known."""
+        last = self.ledger.left_by(self.ledger.run(run.id).dataset_id)
         begun = (*waiters.suspended, *waiters.cancelled)
-        return begun[0] if begun else self.ledger.left_by(self.ledger.run(run.id).dataset_id)
+        if not begun or (last is not None and any(one in last for one in begun)):
+            return last
+        return begun[0]
 
     def _sent(self, run: WatchedRun) -> set[tuple[str, str]]:
         """Return a run's chunks that may land here, and how they stand."""

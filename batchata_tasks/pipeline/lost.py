@@ -98,16 +98,23 @@ def lost_rows(
     chunks = [c for c in found if c.kind == ChunkKind.BATCH and c.run_id not in but_runs]
     ids_known, uncertain_rows, open_rows = set[str](), 0, 0
     for chunk in chunks:
+        has_landed = chunk.state == ChunkState.LANDED
+        ran = _rows_that_ran(ledger, chunk) if has_landed else chunk.rows
         if is_kept(folder.manifest(chunk.id)):
-            ids_known |= _row_ids(ledger, folder, chunk, key, reread)
-        elif chunk.state == ChunkState.LANDED:
-            totals = ledger.outcomes(chunk.run_id, [chunk.id])
-            ran = [t.rows for outcome, t in totals.items() if not Outcome(outcome).never_ran]
-            uncertain_rows += sum(ran)
+            if ran:
+                ids_known |= _row_ids(ledger, folder, chunk, key, reread)
+        elif has_landed:
+            uncertain_rows += ran
         else:
             open_rows += chunk.rows
     ids = frozenset(chunk.id for chunk in chunks)
     return LostRows(ids, frozenset(ids_known), uncertain_rows + open_rows, open_rows)
+
+
+def _rows_that_ran(ledger: Ledger, chunk: Chunk) -> int:
+    """Return how many rows of a landed chunk have results, or may have."""
+    totals = ledger.outcomes(chunk.run_id, [chunk.id])
+    return sum(one.rows for outcome, one in totals.items() if not Outcome(outcome).never_ran)
 
 
 def _row_ids(

@@ -273,6 +273,21 @@ def test_the_end_of_what_was_cancelled_is_told(table: Table) -> None:
     assert cancelled.shown[-1][1].landed == 9
 
 
+def test_the_end_is_told_on_the_page_of_the_run_that_let_go_last(table: Table) -> None:
+    """Two flow runs had the run in turn, and were cancelled: people look at the one that waits."""
+    cancelled = Suspended("cancelled")
+    with open_batches(table.emulator):
+        spec = table.spec()
+        run_id = let_go(spec, "flow run that sent it")
+        with pytest.raises(SuspendedRunError):
+            run_prepared(prepare_run(spec, Settings()), run="another", letting_go=LettingGo(0))
+        passed(cancelled)
+    passed(cancelled)
+    assert [work for work, _ in cancelled.told] == ["another"]
+    with opened_ledger(Settings().ledger_url) as ledger:
+        assert ledger.run(run_id).state == RunPhase.CLOSED
+
+
 def test_a_limit_that_stopped_what_lands_here_is_told(table: Table) -> None:
     """The run stays open, and is no success: its result is the limit that was reached."""
     told = Told()

@@ -49,6 +49,16 @@ def test_what_a_limit_does_is_told_before(table: Table, share: str) -> None:
     assert abs(told["batches"] - receipt.batches) <= 2
 
 
+def test_what_never_ran_is_not_recovered_from_lost_files(table: Table) -> None:
+    """There are no results of it, so a plan says that it is sent, and what that may cost."""
+    table.emulator.control.faults(kind="request_expired")
+    table.run(limit=10)
+    table.emulator.control.clear_faults()
+    shutil.rmtree(table.output / "data")
+    told = preview(table.spec(limit=10)).summary
+    assert told.requests == table.run(limit=10).plan["requests"] == 10
+
+
 def test_where_a_limit_cuts_batches_their_number_is_no_promise(table: Table) -> None:
     """A plan gives the least number of batches.
 
