@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from batchata_tasks.api.run import BatchRun
     from batchata_tasks.api.state import BatchState, StateManager
     from batchata_tasks.api.upkeep import forget, revalidate
+    from batchata_tasks.citations.citation import Citation
+    from batchata_tasks.citations.mapping import map_citations
     from batchata_tasks.common.errors import BatchataError, InputError, SpecError
     from batchata_tasks.progress.display import RichBatchProgressDisplay
     from batchata_tasks.spec.enrichment import EnrichmentSpec
@@ -34,6 +36,7 @@ _MODULES = {
     "BatchRun": "api.run",
     "BatchState": "api.state",
     "BatchataError": "common.errors",
+    "Citation": "citations.citation",
     "CostTracker": "api.cost_tracker",
     "EnrichmentSpec": "spec.enrichment",
     "InputError": "common.errors",
@@ -47,6 +50,7 @@ _MODULES = {
     "StateManager": "api.state",
     "enrich": "api.enrich",
     "forget": "api.upkeep",
+    "map_citations": "citations.mapping",
     "revalidate": "api.upkeep",
 }
 
@@ -57,6 +61,7 @@ __all__ = [
     "BatchRun",
     "BatchState",
     "BatchataError",
+    "Citation",
     "CostTracker",
     "EnrichmentSpec",
     "InputError",
@@ -70,6 +75,7 @@ __all__ = [
     "StateManager",
     "enrich",
     "forget",
+    "map_citations",
     "revalidate",
 ]
 

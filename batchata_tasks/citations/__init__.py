@@ -1,0 +1,1 @@
+"""The evidence for an answer's fields: which citation supports which field, and how well."""
