@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.citations.folding import BREAK, JOINT, NARROW
 from batchata_tasks.citations.lexicon import (
+    ABBREVIATIONS,
     ARTICLES,
     CONNECTORS,
     FILLERS,
@@ -25,7 +26,6 @@ _BEHIND = 80  # likewise behind it
 _TOKEN = re.compile(rf"[^\W_]+|[^\S {NARROW}]|[^\w\s]|_")
 _OPENING = frozenset("\"'([{<*_~#>$€£¥₹+" + JOINT)
 _BLANK = " \n\t" + NARROW + JOINT
-_LETTERS = 3  # of what may be cut short before a point: "No. 5", "approx. 5"
 _LEADERS = 3  # points that lead the eye from a label to its value
 _MOST_WORDS = 12
 _MOST_BETWEEN = 6  # words of another item of a list
@@ -118,7 +118,7 @@ class Tokens:
         if self._text[after : after + 1].strip(_BLANK + BREAK):
             return False
         before = self._tokens[index - 1] if index else ""
-        return not before[:1].isalnum() or len(before) > _LETTERS or before.isdigit()
+        return before not in ABBREVIATIONS
 
     def _label(self, first: int, end: int, piece: int) -> Label | None:
         """Return the label before a value, which begins behind the mark `end`."""
@@ -245,5 +245,6 @@ class Tokens:
             return begun or mark not in _GAPS
         if mark == "-":
             return self._is_apart(index) or self._is_bullet(index)
-        opens = begun and mark in ARTICLES
+        end = self._at[index] + len(mark)
+        opens = begun and mark in ARTICLES and self._text[end : end + 1] in _BLANK
         return opens and (index == 0 or self._tokens[index - 1] not in PREPOSITIONS)

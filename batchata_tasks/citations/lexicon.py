@@ -32,7 +32,7 @@ FILLERS = (
     _words("""
     a an the at to of on about approximately approx around roughly circa ca almost nearly up over
     under only now currently fixed just exactly before after than later no within by until us
-    der die das dem den am ab zum ein eine bis herr frau le la les el los un une il
+    der die das dem den am ab zum ein eine bis herr frau le la les el los un une il de
     mr mrs ms dr prof
     one two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty
     fifty sixty seventy eighty ninety hundred thousand million
@@ -55,6 +55,13 @@ NEUTRAL = CURRENCIES | _words("""
     the and for our your its this that der die das und des del los las les von per
 """)
 """Words of three letters and more that neither a name nor a label means."""
+
+ABBREVIATIONS = _words("""
+    no nr st dr mr mrs ms prof inc ltd co corp approx ca circa incl excl max min est vs fig p pp
+    art abs bzw inkl zzgl ggf tel e g i z b u a d h n r s c o q
+    jan feb mar apr jun jul aug sep sept oct okt nov dec dez
+""")
+"""What a point cuts short, so that it ends no sentence."""
 
 YES = ("yes", "true", "ja", "oui", "sí", "si", "sim", "sì", "wahr", "vrai")
 NO = ("no", "false", "nein", "non", "não", "falsch", "faux")

@@ -173,7 +173,7 @@ class Vocabulary:
         own = sum(word in told for word in name.words)
         path = (*name.words, *name.parents)
         of_path = sum(word in told for word in path)
-        if own * len(path) >= of_path * len(name.words):
+        if name.words and own * len(path) >= of_path * len(name.words):
             return own, len(name.words)
         return of_path, len(path)
 

@@ -21,6 +21,7 @@ _MOST_ALIKE = 20_000  # numbers of one text with the same figures
 _MARKS = re.compile(r"[.,']")
 _NEXT_GROUP = re.compile(r"\d{3}(?:[.,]\d+)?")
 _MOST_DIGITS = 40  # longer ones are codes, and no amounts
+_TWO = 2
 _GROUP, _CENTS = 3, 2  # digits of thousands, and of decimals that are no thousands
 _CODES = "|".join(sorted(CURRENCIES))
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -127,7 +128,7 @@ def figures(written: str) -> str:
 def _runs(text: str, taken: list[tuple[int, int]]) -> Iterator[tuple[int, int, str, int]]:
     """Yield the digits that stand together: place, digits, and doubt.
 
-    Thousands may be parted by blanks. With a plain blank, they may be two numbers all the same.
+    Thousands may be parted by blanks; with one plain blank, they may be two numbers all the same.
     """
     dates = iter([*taken, (len(text) + 1, len(text) + 1)])
     date = next(dates)
@@ -162,7 +163,7 @@ def _group_runs(text: str, group: list[re.Match[str]]) -> Iterator[tuple[int, in
     start, end = group[0].start(), group[-1].end()
     if len(group) > 1:
         yield start, end, "'".join(run.group() for run in group), 0
-    if NARROW not in text[start:end]:
+    if len(group) == 1 or (len(group) == _TWO and NARROW not in text[start:end]):
         for run in group:
             yield run.start(), run.end(), run.group(), 2 if len(group) > 1 else 0
 
