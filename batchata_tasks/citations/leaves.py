@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, is_dataclass
 from dataclasses import fields as fields_of
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import AliasChoices, AliasPath, BaseModel
@@ -16,12 +17,12 @@ from batchata_tasks.citations.numerals import POWERS
 from batchata_tasks.citations.values import Sought, sought
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from pydantic.fields import FieldInfo
 
 _DEEPEST = 24
-_MOST = 20_000
+_MOST = 50_000  # values of an answer
 _INDEX = re.compile(r"\[\d+\]")
 
 
@@ -65,34 +66,35 @@ class _Branch:
 
 
 def leaves(answer: object) -> list[Leaf]:
-    """Return the leaves of an answer in its order; odd ones and what is too deep are left out."""
+    """Return the leaves of an answer in its order; what is too deep or too much is left out."""
     found: list[Leaf] = []
-    for leaf in _walk(answer, _Branch("", (), (), ())):
-        found.append(leaf)
-        if len(found) >= _MOST:
+    waiting = [(answer, _Branch("", (), (), ()))]
+    for _ in range(_MOST):
+        if not waiting:
             break
+        value, branch = waiting.pop()
+        children = _children(value)
+        if children is None and branch.path:
+            names = tuple(name_of(spelling, branch.parents) for spelling in branch.spellings)
+            found.append(Leaf(branch.path, names, sought(value)))
+        elif children and id(value) not in branch.above and len(branch.above) < _DEEPEST:
+            waiting += reversed(_below(value, branch, children))
     return found
 
 
-def _walk(value: object, branch: _Branch) -> Iterator[Leaf]:
-    children = _children(value)
-    if children is None:
-        if branch.path:
-            names = tuple(name_of(spelling, branch.parents) for spelling in branch.spellings)
-            yield Leaf(branch.path, names, sought(value))
-        return
-    if id(value) in branch.above or len(branch.above) >= _DEEPEST:
-        return
+def _below(value: object, branch: _Branch, children: _Children) -> list[tuple[Any, _Branch]]:
     above = (*branch.above, id(value))
-    own = tuple(word for spelling in branch.spellings for word in name_of(spelling, ()).words)
+    own = (word for spelling in branch.spellings for word in name_of(spelling, ()).words)
     parents = tuple(dict.fromkeys((*branch.parents, *own)))
+    below: list[tuple[Any, _Branch]] = []
     for key, spellings, child in children:
         if isinstance(key, int):
-            item = _Branch(f"{branch.path}[{key}]", branch.spellings, branch.parents, above)
-            yield from _walk(child, item)
+            item = f"{branch.path}[{key}]"
+            below.append((child, _Branch(item, branch.spellings, branch.parents, above)))
         else:
             path = f"{branch.path}.{key}" if branch.path else key
-            yield from _walk(child, _Branch(path, spellings, parents, above))
+            below.append((child, _Branch(path, spellings, parents, above)))
+    return below
 
 
 _Children = list[tuple[str | int, tuple[str, ...], Any]]
@@ -112,11 +114,22 @@ def _children(value: object) -> _Children | None:
     if isinstance(value, Mapping):
         return _entries(cast("Mapping[Any, Any]", value))
     if isinstance(value, AbstractSet):
-        items = sorted(cast("AbstractSet[Any]", value), key=repr)
-        return [(index, (), item) for index, item in enumerate(items)]
+        return _items(_sorted(cast("AbstractSet[Any]", value)))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
-        return [(index, (), item) for index, item in enumerate(cast("Sequence[Any]", value))]
+        return _items(cast("Sequence[Any]", value))
     return None
+
+
+def _items(values: Iterable[Any]) -> _Children:
+    return [(index, (), item) for index, item in enumerate(islice(values, _MOST))]
+
+
+def _sorted(values: AbstractSet[Any]) -> list[Any]:
+    """Return the items of a set in an order that does not change between runs."""
+    try:
+        return sorted(values)
+    except TypeError:  # items of several kinds have none
+        return []
 
 
 def _entries(entries: Mapping[Any, Any]) -> _Children:

@@ -20,6 +20,7 @@ from batchata_tasks import (
     BatchParams,
     BatchRun,
     BatchState,
+    Citation,
     CostTracker,
     Job,
     JobResult,
@@ -28,6 +29,7 @@ from batchata_tasks import (
     RichBatchProgressDisplay,
     StateManager,
     enrich,
+    map_citations,
 )
 from batchata_tasks.planning.job_list import JobList
 from batchata_tasks.reports.preview import Preview
@@ -128,3 +130,12 @@ def alone(jobs: list[Job]) -> None:
         assert_type(provider.cancel_batch("batch_1"), bool)
         assert_type(provider.estimate_cost(jobs), float)
     Provider()  # pyright: ignore[reportAbstractUsage]
+
+
+def evidence(fields: Label, answer: JobResult) -> None:
+    """Citations of fields are typed dicts, and take models and dicts alike."""
+    blocks = [(answer.response, answer.citations)]
+    assert_type(map_citations(fields, blocks, ["page"]), dict[str, list[Citation]])
+    told = map_citations({"label": "x"}, blocks, "the text of a file")
+    assert_type(told["label"][0]["verified"], bool)
+    map_citations("label", blocks)  # pyright: ignore[reportArgumentType]

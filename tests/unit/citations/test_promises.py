@@ -118,7 +118,7 @@ def test_of_the_citations_of_a_block_those_count_that_quote_the_value() -> None:
         "**Total amount:** $480.00",
         "- Total amount: 480",
         "Total amount - 480.00",
-        "Total amount – 480.00",
+        "Total amount \u2013 480.00",
         "The total amount is 480.00.",
         "Total amounts were $480",
         "total_amount: 480.0",
@@ -186,7 +186,7 @@ def test_the_best_grade_wins() -> None:
     ],
 )
 def test_labels_match_whole_words(name: str, label: str, fits: bool) -> None:
-    """Singular and plural, -ed and -ing, one typo in five letters; more or less said is no label."""
+    """Plural, -ed, -ing and one typo in five letters; more or less said is no label."""
     assert (grade({name: 480}, cited(f"{label}: 480")) == "high") is fits
 
 
@@ -247,7 +247,7 @@ def test_a_value_in_many_places_is_capped_and_low() -> None:
         (0.5, [".5", "0.50", "0,5", "50 %"]),
         (1_500_000, ["1.5 million", "$1.5M", "1,5 Mio. €", "€1.5mn", "1500 thousand", "1,500k"]),
         (2_000_000_000, ["2bn", "2 billion", "2 Mrd. EUR", "2 milliards"]),
-        (-500.0, ["(500)", "($500)", "$(500.00)", "-500", "−500", "-$500", "500.00-"]),
+        (-500.0, ["(500)", "($500)", "$(500.00)", "-500", "\u2212500", "-$500", "500.00-"]),
         (Decimal("1234.50"), ["1,234.50", "1.234,5", "1 234,50", "1'234.50"]),
         (12345.678, ["12,345.678", "12.345,68"]),
         (-0.05, ["-5%", "(5%)", "-0.05"]),
@@ -415,6 +415,8 @@ def test_texts_of_two_letters_need_a_label() -> None:
 
 
 class Color(Enum):
+    """Of which one value is a text, and one a number."""
+
     RED = "signal_red"
     BLUE = 7
 
@@ -453,20 +455,28 @@ def test_other_values() -> None:
 
 
 class Position(BaseModel):
+    """A line item."""
+
     name: str
     price: float
 
 
 class Place(BaseModel):
+    """Where something is."""
+
     city: str
 
 
 @dataclass
 class Shop:
+    """Of a program, and no model."""
+
     owner: str
 
 
 class Order(BaseModel):
+    """With all that nests."""
+
     number: int = Field(alias="orderNo", title="Auftrag")
     ship_to: Place | None = None
     positions: list[Position] = []
@@ -584,7 +594,7 @@ def test_a_wrong_answer_is_neither_verified_nor_high() -> None:
 
 
 def test_a_quote_is_corrected_to_its_page() -> None:
-    """A quote that stands on another page than named is of that page; nowhere, it is not verified."""
+    """A quote is of the page on which it stands; if that is none, it is not verified."""
     pages = ["Supplier: Weber &\nSons", "Terms", "Weber & Sons, again"]
     for named in (2, 9, None):
         block = ("Supplier: Weber & Sons", [cite(named, "Supplier: Weber & Sons")])
