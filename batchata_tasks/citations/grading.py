@@ -133,10 +133,7 @@ class Grader:
 
     def _without_other(self, leaf: Leaf, before: tuple[str, ...]) -> tuple[str, ...]:
         """Return the words before a value without those that are another field's name."""
-        said = self._vocabulary.said
-        size = 0
-        while size < min(_LONGEST_LABEL, len(before)) and said(before[-1 - size]) != {}:
-            size += 1
+        size = min(_LONGEST_LABEL, len(before))
         while size:
             fits = self._vocabulary.fits(before[-size:])
             if fits:

@@ -226,10 +226,11 @@ class Tokens:
     def _words_of(self, first: int, separator: int, *, shared: bool) -> Label | None:
         """Return the label that ends before a separator; None where there are no words."""
         found: list[str] = []
-        tokens, index = self._tokens, separator - 1
+        index, closed = separator - 1, 0
         while index >= first and len(found) <= _MOST_WORDS:
-            mark = tokens[index]
-            if self._ends_label(index, begun=bool(found)):
+            mark = self._tokens[index]
+            closed += (mark == ")") - (mark == "(")
+            if closed < 0 or self._ends_label(index, begun=bool(found)):
                 break
             if mark[0].isalnum():
                 found.append(mark)

@@ -23,6 +23,25 @@ CURRENCIES = _words("""
     usd eur gbp chf cad aud nzd jpy cny inr sek nok dkk pln czk huf ron try brl mxn zar kr fr
 """)
 
+NUMBER_WORDS = {
+    word: number
+    for number, words in enumerate(
+        (
+            *("one|a|ein|eine", "two|zwei|deux|dos", "three|drei|trois|tres", "four|vier|quatre"),
+            *(
+                "five|fünf|cinq|cinco",
+                "six|sechs|seis",
+                "seven|sieben|sept|siete",
+                "eight|acht|huit",
+            ),
+            *("nine|neun|neuf|nueve", "ten|zehn|dix|diez", "eleven|elf|onze", "twelve|zwölf|douze"),
+        ),
+        1,
+    )
+    for word in words.split("|")
+}
+"""Numbers that stand before a million in words: "two million"."""
+
 UNITS = _words("""
     kg mg km cm mm ml kwh mwh kw mw gw kb mb gb tb sqm sqft ft lb lbs oz ha hz khz mhz ghz
 """)
@@ -57,7 +76,7 @@ NEUTRAL = CURRENCIES | _words("""
 """Words of three letters and more that neither a name nor a label means."""
 
 ABBREVIATIONS = _words("""
-    no nr st dr mr mrs ms prof inc ltd co corp approx ca circa incl excl max min est vs fig p pp
+    no nr st dr mr mrs ms prof approx ca circa incl excl max min est vs fig p pp
     art abs bzw inkl zzgl ggf tel e g i z b u a d h n r s c o q
     jan feb mar apr jun jul aug sep sept oct okt nov dec dez
 """)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
@@ -94,11 +95,13 @@ def _of_leaves(found: list[Leaf], candidates: Candidates) -> dict[str, list[Cand
     """Return the candidates by field; those of an item are sought together, item by item."""
     items: dict[str, list[Leaf]] = {}
     told: dict[str, list[Candidate]] = {}
+    often = Counter((leaf.column, leaf.sought) for leaf in found)
     for leaf in found:
-        if leaf.sought is not None and leaf.item is not None:
-            items.setdefault(leaf.item, []).append(leaf)
-        elif leaf.sought is not None:
+        alone = leaf.path == leaf.item and often[leaf.column, leaf.sought] == 1
+        if leaf.sought is not None and (leaf.item is None or alone):
             told[leaf.path] = candidates.of(leaf)
+        elif leaf.sought is not None and leaf.item is not None:
+            items.setdefault(leaf.item, []).append(leaf)
     lists: dict[str, Places] = {}
     for item, together in items.items():
         places = lists.setdefault(without_indices(item), Places())

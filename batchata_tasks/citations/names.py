@@ -111,12 +111,11 @@ class Vocabulary:
 
     def __init__(self, names: Iterable[Name]) -> None:
         self._names: dict[str, set[Name]] = {}
-        self._short: dict[tuple[str, ...], list[Name]] = {}
+        self._joined: dict[str, list[Name]] = {}
         for name in dict.fromkeys(names):
             for word in {*name.words, *name.parents, *name.extra}:
                 self._names.setdefault(word, set()).add(name)
-            if not name.words:
-                self._short.setdefault(name.whole, []).append(name)
+            self._joined.setdefault("".join(name.whole), []).append(name)
         self._by_stem: dict[str, list[str]] = {}
         for word in self._names:
             self._by_stem.setdefault(stem(word), []).append(word)
@@ -148,21 +147,17 @@ class Vocabulary:
         """Return the names of which a label says all words and no others, and how well."""
         if label not in self._fits:
             said = [one for word in label if (one := self.said(word)) is not None]
-            self._fits[label] = self._fitting(said) if said else self._wholly(label)
+            self._fits[label] = self._fitting(said) or self._spelt_alike(label)
         return self._fits[label]
 
-    def _wholly(self, label: tuple[str, ...]) -> dict[Name, Quality]:
-        """Return the names that have none but short words, and all of these."""
-        return dict.fromkeys(self._short.get(label, ()), (0, 0))
+    def _spelt_alike(self, label: tuple[str, ...]) -> dict[Name, Quality]:
+        """Return the names that are spelt as a label is, but for blanks: "ID", "Sub-total"."""
+        return dict.fromkeys(self._joined.get("".join(label), ()), (0, 0))
 
     def _fitting(self, said: list[Mapping[str, int]]) -> dict[Name, Quality]:
-        names: set[Name] | None = None
-        for one in said:
-            its = set[Name]().union(*(self._names[word] for word in one))
-            names = its if names is None else names & its
-            if not names:
-                return {}
-        fits = {name: _quality(name, said) for name in names or ()}
+        named = [set[Name]().union(*(self._names[word] for word in one)) for one in said]
+        names = set[Name].intersection(*named) if named else ()
+        fits = {name: _quality(name, said) for name in names}
         return {name: quality for name, quality in fits.items() if quality is not None}
 
     def nearby(self, name: Name, told: set[str]) -> tuple[int, int]:

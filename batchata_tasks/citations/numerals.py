@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchata_tasks.citations.folding import NARROW
-from batchata_tasks.citations.lexicon import CURRENCIES, UNITS
+from batchata_tasks.citations.lexicon import CURRENCIES, NUMBER_WORDS, UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ _MULTIPLES = {
     12: ("trillion", "trillions", "tn", "billionen"),
 }
 POWERS = {word: power for power, names in _MULTIPLES.items() for word in names}
-_MAYBEUNITS = ("m", "b", "mm")  # multiples of money; else metres, bytes and the like
+_MAYBE_UNITS = ("m", "b", "mm")  # multiples of money; else metres, bytes and the like
 _TAIL = re.compile(
     rf"(?P<percent>[ {NARROW}]?(?:%|percent(?![^\W_])|per cent(?![^\W_])|prozent(?![^\W_])"
     r"|pct(?![^\W_])|por ciento(?![^\W_])|pour cent(?![^\W_])))?"
@@ -79,6 +79,9 @@ class Number(NamedTuple):
     likely: bool = True
     left_out: int = 0
     doubt: int = 0
+
+
+_SPELT = re.compile(rf"(?<![^\W_-])({'|'.join(NUMBER_WORDS)})[ -]([^\W\d_]{{3,9}})(?![^\W_])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,16 @@ def numbers(
         marks += _shown(digits, readings)
         if readings and sought:
             found += _read(text, start, end, readings, doubt)
-    return found, marks
+    return [*found, *spelt(text)], marks
+
+
+def spelt(text: str) -> Iterator[Number]:
+    """Yield the millions that are told in words alone: "two million"."""
+    for found in _SPELT.finditer(text):
+        power = POWERS.get(found[2], 0)
+        if power:
+            value = Decimal(NUMBER_WORDS[found[1]]).scaleb(power)
+            yield Number(found.start(), found.end(), value, 0)
 
 
 def figures(written: str) -> str:
@@ -233,7 +245,7 @@ def _read(
     word, attached = behind.lstrip(" -" + NARROW), behind[:1].isalpha()
     percent = bool(follows["percent"])
     power = 0 if percent or behind[:1] == "-" else POWERS.get(word, 0)
-    unsure = word in _MAYBEUNITS and not lead["money"]
+    unsure = word in _MAYBE_UNITS and not lead["money"]
     if unsure and not attached:
         power = 0
     if not percent and not power:

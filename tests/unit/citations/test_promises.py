@@ -246,7 +246,7 @@ def test_a_value_in_many_places_is_capped_and_low() -> None:
         (0.0425, ["4.25%", "0.0425", "4.25 per cent"]),
         (0.5, [".5", "0.50", "0,5", "50 %"]),
         (1_500_000, ["1.5 million", "$1.5M", "1,5 Mio. €", "€1.5mn", "1500 thousand", "1,500k"]),
-        (2_000_000_000, ["2bn", "2 billion", "2 Mrd. EUR", "2 milliards"]),
+        (2_000_000_000, ["two billion", "2bn", "2 billion", "2 Mrd. EUR", "2 milliards"]),
         (-500.0, ["(500)", "($500)", "$(500.00)", "-500", "\u2212500", "-$500", "500.00-"]),
         (Decimal("1234.50"), ["1,234.50", "1.234,5", "1 234,50", "1'234.50"]),
         (12345.678, ["12,345.678", "12.345,68"]),
@@ -524,6 +524,14 @@ def test_equal_values_of_items_have_their_own_places() -> None:
     told = mapped({"items": [same, same, same]}, *blocks)
     pages = {path: [one["page_start"] for one in its] for path, its in told.items()}
     assert pages == {f"items[{i}].{name}": [i + 1] for i in range(3) for name in ("name", "price")}
+
+
+def test_an_item_of_its_own_value_has_all_its_citations() -> None:
+    """Where no other item of a list has the same value, each citation of the best grade counts."""
+    blocks = [cited("Sights: Tower, Castle", 1), cited("\nSights: Castle", 2)]
+    told = mapped({"sights": ["Castle", "Tower"]}, *blocks)
+    assert [one["page_start"] for one in told["sights[0]"]] == [1, 2]
+    assert [one["page_start"] for one in told["sights[1]"]] == [1]
 
 
 def test_values_of_an_item_stand_near_one_another() -> None:
