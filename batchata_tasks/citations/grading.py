@@ -29,7 +29,7 @@ class Support:
     """What speaks for a field: a rank, and the words for it.
 
     `doubt` and `unsure` are those of the place. `foreign`: a label stands there that is another
-    field's. `other`: one that says something else with words of this field's name.
+    field's. `other`: one that says more or else, with words of this field's name.
     """
 
     rank: int
@@ -129,7 +129,14 @@ class Grader:
         if fits:
             return replace(self._near(leaf, told(around.behind)), foreign=True)
         near = self._near(leaf, told((*label.words, *around.behind)))
-        return replace(near, other=self._near(leaf, told(label.words)).rank == NEARBY)
+        return replace(near, other=self._says_else(leaf, label))
+
+    def _says_else(self, leaf: Leaf, label: Label) -> bool:
+        """Whether a label says words of a field's name, and others that are not of it."""
+        own = {word for name in leaf.names for word in (*name.words, *name.parents, *name.extra)}
+        said = [one for word in label.words if (one := self._vocabulary.said(word)) is not None]
+        mine = [not own.isdisjoint(one) for one in said]
+        return any(mine) and not all(mine)
 
     def _without_other(self, leaf: Leaf, before: tuple[str, ...]) -> tuple[str, ...]:
         """Return the words before a value without those that are another field's name."""

