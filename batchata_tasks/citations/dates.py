@@ -37,8 +37,9 @@ _FIGURES = re.compile(
 )
 _YEAR = r"(?P<year>\d{4}|'?\d{2})(?![\w])(?![.,:]\d)"
 _DAY_FIRST = re.compile(
-    rf"(?<![\w/.-])(?P<day>\d{{1,2}})(?:st|nd|rd|th|er|º|°|\.)?(?:{_GAP}|-)?(?:of |de )?"
-    rf"(?P<month>[^\W\d_]{{3,12}})(?P<rest>\.?,?(?:{_GAP}|-)(?:of |de |del )?{_YEAR})?"
+    rf"(?<![\w/.-])(?P<day>\d{{1,2}})(?:st|nd|rd|th|er|º|°|\.)?"
+    rf"(?:{_GAP}|[-/])?(?:day )?(?:of |de )?"
+    rf"(?P<month>[^\W\d_]{{3,12}})(?P<rest>\.?,?(?:{_GAP}|[-/])(?:of |de |del )?{_YEAR})?"
 )
 _MONTH_FIRST = re.compile(
     rf"(?<![^\W_])(?P<month>[^\W\d_]{{3,12}})\.?{_GAP}?(?:"

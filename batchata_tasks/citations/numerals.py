@@ -61,6 +61,9 @@ _SPELT_BEFORE = re.compile(
 )
 
 
+_SPELT = re.compile(rf"(?<![^\W_-])({'|'.join(NUMBER_WORDS)})[ -]([^\W\d_]{{3,9}})(?![^\W_])")
+
+
 class Number(NamedTuple):
     """One reading of a number in a text.
 
@@ -81,9 +84,6 @@ class Number(NamedTuple):
     doubt: int = 0
 
 
-_SPELT = re.compile(rf"(?<![^\W_-])({'|'.join(NUMBER_WORDS)})[ -]([^\W\d_]{{3,9}})(?![^\W_])")
-
-
 @dataclass(frozen=True, slots=True)
 class _Written:
     """One reading of the digits alone."""
@@ -97,13 +97,13 @@ class _Written:
 def numbers(
     text: str, taken: list[tuple[int, int]], wanted: frozenset[str] | None = None
 ) -> tuple[list[Number], list[Marks]]:
-    """Return the numbers of a text, and the decimal marks that the plain ones of them show.
+    """Return the numbers of a text, and the decimal marks that the plainest of them show.
 
     `taken` are places of dates, in their order, whose digits are no numbers. Of a long text, only
     numbers with `wanted` figures are returned.
     """
     found: list[Number] = []
-    marks: list[Marks] = []
+    shown: dict[int, list[Marks]] = {1: [], _TWO: []}
     often: Counter[str] = Counter()
     for start, end, digits, doubt in _runs(text, taken):
         fits = figures(digits) if len(digits) <= _MOST_DIGITS else ""
@@ -115,10 +115,11 @@ def numbers(
         if text[start - 1 : start] == "." and not text[max(0, start - 2) : start - 1].isalnum():
             start -= 1  # noqa: PLW2901 - ".5"
             readings = list(_written(f"0.{digits}")) if digits.isdigit() else []
-        marks += _shown(digits, readings)
+        if (mark := _shown(digits, readings)) is not None:
+            shown[min(_TWO, len(_MARKS.findall(digits)))].append(mark)
         if readings and sought:
             found += _read(text, start, end, readings, doubt)
-    return [*found, *spelt(text)], marks
+    return [*found, *spelt(text)], shown[_TWO] or shown[1]
 
 
 def spelt(text: str) -> Iterator[Number]:
@@ -221,16 +222,18 @@ def _are_thousands(parts: list[str], mark: str) -> bool:
     return sizes <= {_GROUP} or (mark == "," and sizes == {_CENTS} and len(first) <= _CENTS)
 
 
-def _shown(digits: str, readings: list[_Written]) -> list[Marks]:
-    """Return the decimal mark that a number shows, if it leaves no doubt."""
-    if len(readings) != 1:
-        return []
+def _shown(digits: str, readings: list[_Written]) -> Marks | None:
+    """Return the decimal mark that a number shows: "1.234,5", "1.234.567", "12,50".
+
+    Of numbers with one mark those with two decimals count: "4.2" may be a section.
+    """
     marks = [char for char in digits if char in ".,"]
-    if not marks:
-        return []
-    if readings[0].decimals:
-        return ["point" if marks[-1] == "." else "comma"]
-    return ["comma" if marks[-1] == "." else "point"]
+    if len(readings) != 1 or not marks:
+        return None
+    decimals = readings[0].decimals
+    if len(marks) == 1 and "'" not in digits and decimals != _CENTS:
+        return None
+    return "point" if (marks[-1] == ".") is (decimals > 0) else "comma"
 
 
 def _read(

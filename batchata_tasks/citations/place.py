@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-LOW, MEDIUM = 2, 1
-"""Doubts about a place: they let a grade be low, or medium, at best."""
+LOW = 2
+"""A doubt that lets a grade be low at best; 1 lets it be medium, and 0 is none."""
 
 
 class Place(NamedTuple):
-    """Where a value stands. `unsure`: day and month of it cannot be told apart."""
+    """Where a value stands, and the doubt about it.
+
+    `unsure`: day and month of it cannot be told apart.
+    """
 
     start: int
     end: int

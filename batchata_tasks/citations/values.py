@@ -74,8 +74,10 @@ def sought(value: object) -> Sought | None:
         found = Sought(days=(value.date() if isinstance(value, datetime) else value,))
     elif isinstance(value, time):
         found = Sought(texts=tuple(dict.fromkeys((f"{value:%H:%M:%S}", f"{value:%H:%M}"))))
-    elif isinstance(value, str | _WRITTEN_OUT):
-        found = _text(str(value))
+    elif isinstance(value, str):
+        found = _text(value)
+    elif isinstance(value, _WRITTEN_OUT):
+        found = _text(str(value).rstrip("/"))
     return found
 
 

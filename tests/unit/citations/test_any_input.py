@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from datetime import date
 from decimal import Decimal
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks import map_citations
 from tests.support.cited_truth import DOCUMENTS, blocks_of, cite
+from tests.support.paths import ROOT
 
 FEW = settings(max_examples=60, deadline=None)
 ODD: list[Any] = [None, True, 5, -1.5, float("nan"), float("inf"), 10**4000, b"\xff", "", "\ud800"]
@@ -93,6 +96,31 @@ def test_nothing_raises_and_all_survives_json(fields: Any, blocks: Any, source: 
             assert citation["verified"] is False or source is not None
             if source is not None and citation["grade"] != "low":
                 assert citation["verified"]
+
+
+EACH = """
+import hashlib, json
+from batchata_tasks import map_citations
+from tests.support.cited_truth import DOCUMENTS, blocks_of
+told = [map_citations(one["fields"], blocks_of(one), one["pages"]) for one in DOCUMENTS]
+print(hashlib.sha256(json.dumps(told).encode()).hexdigest())
+"""
+
+
+def test_no_chance_decides() -> None:
+    """Processes that order sets differently map alike."""
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", EACH],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize(

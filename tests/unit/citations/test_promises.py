@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AnyUrl, BaseModel, Field
 
 from batchata_tasks import Citation, JobResult, map_citations
 from tests.support.cited_truth import cite
@@ -308,6 +308,8 @@ def test_other_numbers_tell_what_a_point_means() -> None:
     assert mapped({"area": 1.5}, cited("Area: 1.500"), rent) == {}
     assert grade({"area": 1.5}, cited("Area: 1,500"), rent) == "high"
     assert mapped({"area": 1500}, cited("Area: 1.500"), cited("\nRent: 2,300.50")) == {}
+    assert grade({"area": 1500}, cited("Area: 1.500"), cited("\nSection 4.2")) == "high"
+    assert grade({"area": 1500}, cited("Area: 1.500"), rent, cited("\nLevel 4.25")) == "high"
 
 
 def test_a_spelt_number_in_brackets_is_no_loss() -> None:
@@ -331,6 +333,8 @@ DAY = date(2025, 3, 14)
         "14 March 2025",
         "14th of March 2025",
         "14-Mar-2025",
+        "14/Mar/2025",
+        "the 14th day of March, 2025",
         "14 Mar 25",
         "3/14/2025",
         "03/14/25",
@@ -445,9 +449,11 @@ def test_what_is_empty_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_other_values() -> None:
-    """Times and ids are texts."""
-    some = UUID("12345678-1234-5678-1234-567812345678")
-    told = mapped({"at": time(9, 30), "ref": some}, cited(f"At: 09:30, ref: {some}"))
+    """Times, ids and addresses are texts."""
+    some, site = UUID("12345678-1234-5678-1234-567812345678"), AnyUrl("https://example.org")
+    fields = {"at": time(9, 30), "ref": some, "site": site}
+    told = mapped(fields, cited(f"At: 09:30, ref: {some}, site: https://example.org"))
+    assert list(told) == list(fields)
     assert {one[0]["grade"] for one in told.values()} == {"high"}
 
 
