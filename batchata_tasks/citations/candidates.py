@@ -143,13 +143,13 @@ class Candidates:
     def _support(self, leaf: Leaf, index: int, found: _Places, only: Spot | None) -> Support | None:
         """Return what a citation says for a field; None if it would need a label and has none."""
         cited = self._answer.cited[index]
-        places = found.blocks.get(cited.block, [])
-        quoted = [] if cited.quote is None else found.quotes.get(cited.quote, [])
+        in_block = found.blocks.get(cited.block, [])
+        in_quote = [] if cited.quote is None else found.quotes.get(cited.quote, [])
         if only is not None and only.part >= 0:
-            places = [only.place]
+            in_block = [only.place]
         elif only is not None:
-            quoted = [only.place]
-        support = _together(self._blocks.best(leaf, places), self._quotes.best(leaf, quoted))
+            in_quote = [only.place]
+        support = _together(self._blocks.best(leaf, in_block), self._quotes.best(leaf, in_quote))
         by_label = leaf.sought is not None and leaf.sought.by_label
         return None if by_label and support is not None and support.rank == VALUE else support
 

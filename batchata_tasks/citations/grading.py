@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from batchata_tasks.citations.labels import Label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from batchata_tasks.citations.labels import Surroundings
     from batchata_tasks.citations.leaves import Leaf
     from batchata_tasks.citations.names import Name, Quality, Vocabulary
     from batchata_tasks.citations.place import Place
     from batchata_tasks.citations.reading import Reading
+    from batchata_tasks.citations.values import Sought
+
+    _Asked = tuple[tuple[Name, ...], bool, Sought | None]
 
 VALUE, NEARBY, LABELLED = 0, 1, 2
 """What a place is for a field: its value alone, words of its name nearby, or a label."""
@@ -65,10 +68,20 @@ class Grader:
         self._vocabulary = vocabulary
         self._settings: dict[tuple[int, int], _Setting] = {}
         self._alike: dict[tuple[Surroundings, tuple[str, ...]], _Setting] = {}
-        self._judged: dict[tuple[tuple[Name, ...], bool], dict[_Setting, Support]] = {}
+        self._judged: dict[_Asked, dict[_Setting, Support]] = {}
+        self._best: dict[_Asked, dict[tuple[Place, Place], Support | None]] = {}
 
-    def best(self, leaf: Leaf, places: Iterable[Place]) -> Support | None:
+    def best(self, leaf: Leaf, places: Sequence[Place]) -> Support | None:
         """Return what speaks most for a field, of places of its value in one piece."""
+        if not places:
+            return None
+        known = self._best.setdefault((leaf.names, leaf.item is not None, leaf.sought), {})
+        key = (places[0], places[-1])  # of a value in a piece, all places are asked for, or one
+        if key not in known:
+            known[key] = self._best_of(leaf, places)
+        return known[key]
+
+    def _best_of(self, leaf: Leaf, places: Sequence[Place]) -> Support | None:
         best: Support | None = None
         for place in islice(places, _MOST_LOOKED_AT):
             support = self.support(leaf, place)
@@ -81,7 +94,7 @@ class Grader:
     def support(self, leaf: Leaf, place: Place) -> Support:
         """Return what a place of a field's value says for the field."""
         setting = self._settings.get(place[:2]) or self._setting(place)
-        judged = self._judged.setdefault((leaf.names, leaf.item is not None), {})
+        judged = self._judged.setdefault((leaf.names, leaf.item is not None, leaf.sought), {})
         support = judged.get(setting)
         if support is None:
             support = judged[setting] = self._judge(leaf, setting)

@@ -28,28 +28,23 @@ _INDEX = re.compile(r"\[\d+\]")
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A value of an answer: `sought` is None where nothing can stand for it."""
+    """A value of an answer: `sought` is None where nothing can stand for it.
+
+    `item` is the innermost item of a list that it belongs to, such as `orders[0].items[2]`, and
+    `column` its path without places in lists.
+    """
 
     path: str
     names: tuple[Name, ...]
     sought: Sought | None
+    item: str | None
+    column: str
 
     @property
     def powers(self) -> frozenset[int]:
         """The powers of ten in which it counts, by its names: 6 of `revenue_in_millions`."""
         said = {word for name in self.names for word in (*name.whole, *name.parents)}
         return frozenset(POWERS[word] for word in said if len(word) > 1 and word in POWERS)
-
-    @property
-    def item(self) -> str | None:
-        """The innermost item of a list that it belongs to: `orders[0].items[2]`."""
-        head, bracket, _ = self.path.rpartition("]")
-        return head + bracket if bracket else None
-
-    @property
-    def column(self) -> str:
-        """The path without places in lists."""
-        return without_indices(self.path)
 
 
 def without_indices(path: str) -> str:
@@ -75,11 +70,17 @@ def leaves(answer: object) -> list[Leaf]:
         value, branch = waiting.pop()
         children = _children(value)
         if children is None and branch.path:
-            names = tuple(name_of(spelling, branch.parents) for spelling in branch.spellings)
-            found.append(Leaf(branch.path, names, sought(value)))
+            found.append(_leaf(value, branch))
         elif children and id(value) not in branch.above and len(branch.above) < _DEEPEST:
             waiting += reversed(_below(value, branch, children))
     return found
+
+
+def _leaf(value: object, branch: _Branch) -> Leaf:
+    names = tuple(name_of(spelling, branch.parents) for spelling in branch.spellings)
+    head, bracket, _ = branch.path.rpartition("]")
+    item = head + bracket if bracket else None
+    return Leaf(branch.path, names, sought(value), item, without_indices(branch.path))
 
 
 def _below(value: object, branch: _Branch, children: _Children) -> list[tuple[Any, _Branch]]:

@@ -141,7 +141,7 @@ def figures(written: str) -> str:
 def _runs(text: str, taken: list[tuple[int, int]]) -> Iterator[tuple[int, int, str, int]]:
     """Yield the digits that stand together: place, digits, and doubt.
 
-    Thousands may be parted by blanks; with one plain blank, they may be two numbers all the same.
+    Thousands may be parted by blanks. By plain ones, they may be several numbers all the same.
     """
     dates = iter([*taken, (len(text) + 1, len(text) + 1)])
     date = next(dates)
@@ -176,7 +176,7 @@ def _group_runs(text: str, group: list[re.Match[str]]) -> Iterator[tuple[int, in
     start, end = group[0].start(), group[-1].end()
     if len(group) > 1:
         yield start, end, "'".join(run.group() for run in group), 0
-    if len(group) == 1 or (len(group) == _TWO and NARROW not in text[start:end]):
+    if NARROW not in text[start:end]:
         for run in group:
             yield run.start(), run.end(), run.group(), 2 if len(group) > 1 else 0
 
