@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _NEAR = 400  # characters between values of one item
 _TRIES = 12  # places of an item's rarest value that are weighed
+_COUNTED = 50  # places of a value of which the free ones are counted
 _OTHER_LINE = 1000  # as many characters as the end of a line counts for
 
 
@@ -34,10 +35,23 @@ class Spot(NamedTuple):
 
 @dataclass(slots=True)
 class Column:
-    """The places of a field of an item, and those of them that earlier items have."""
+    """The places of a field of an item, and those of them that earlier items have.
+
+    `sharers` are the items of the list that have the same value.
+    """
 
     spots: Sequence[Spot]
+    sharers: int
     taken: set[int]
+
+    def rarity(self) -> tuple[bool, int]:
+        """Return how much the value says of where its item is: most is least.
+
+        One that is told once for several items says nothing.
+        """
+        free = sum(spot.at not in self.taken for spot in self.spots[:_COUNTED])
+        enough = free > 0 and self.sharers <= len(self.spots)
+        return not enough, free if len(self.spots) <= _COUNTED else len(self.spots)
 
 
 @dataclass(slots=True)
@@ -47,24 +61,26 @@ class Places:
     floor: int = -1
     taken: dict[str, set[int]] = field(default_factory=dict[str, "set[int]"])
 
-    def settle(self, item: Iterable[tuple[str, Sequence[Spot]]]) -> list[Spot | None]:
+    def settle(self, item: Iterable[tuple[str, Sequence[Spot], int]]) -> list[Spot | None]:
         """Return the place of each field of the next item: near one another, behind the last.
 
-        Of equal values each item has its own, as long as there are enough.
+        Of equal values each item has its own, as long as there are enough. Of each field are given
+        its name, its places, and how many items have the same value.
         """
-        columns = [Column(spots, self.taken.setdefault(name, set())) for name, spots in item]
+        columns = [
+            Column(spots, sharers, self.taken.setdefault(name, set()))
+            for name, spots, sharers in item
+        ]
         held = [column for column in columns if column.spots]
         if not held:
             return [None for _ in columns]
-        rarest = min(held, key=lambda column: len(column.spots))
-        best = min(
-            (self._around(anchor, rarest, columns) for anchor in self._anchors(rarest)),
-            key=lambda weighed: weighed[0],
-        )[1]
+        rarest = min(held, key=Column.rarity)
+        weighed = [self._around(anchor, rarest, columns) for anchor in self._anchors(rarest)]
+        badness, best = min(weighed, key=lambda one: one[0])
         for column, spot in zip(columns, best, strict=True):
             if spot is not None:
                 column.taken.add(spot.at)
-        self.floor = max((spot.at for spot in best if spot is not None), default=self.floor)
+        self.floor = badness[-1]
         return [_cited(spot, column) for column, spot in zip(columns, best, strict=True)]
 
     def _anchors(self, column: Column) -> list[Spot]:
@@ -79,7 +95,10 @@ class Places:
     def _around(
         self, anchor: Spot, rarest: Column, columns: list[Column]
     ) -> tuple[tuple[int, ...], list[Spot | None]]:
-        """Return how bad it is to have an item around a place, and where its values are then."""
+        """Return how bad it is to have an item around a place, and where its values are then.
+
+        The last of the measures is the place itself.
+        """
         chosen = [
             anchor if column is rarest else self._nearest(anchor, column) for column in columns
         ]

@@ -105,7 +105,10 @@ def _of_leaves(found: list[Leaf], candidates: Candidates) -> dict[str, list[Cand
     lists: dict[str, Places] = {}
     for item, together in items.items():
         places = lists.setdefault(without_indices(item), Places())
-        spots = places.settle([(leaf.column, candidates.spots(leaf)) for leaf in together])
+        spots = places.settle(
+            (leaf.column, candidates.spots(leaf), often[leaf.column, leaf.sought])
+            for leaf in together
+        )
         for leaf, spot in zip(together, spots, strict=True):
             told[leaf.path] = [] if spot is None else candidates.of(leaf, spot, together)
     return told

@@ -548,6 +548,18 @@ def test_values_of_an_item_stand_near_one_another() -> None:
     assert [told[f"items[{i}].price"][0]["page_start"] for i in (0, 1)] == [1, 2]
 
 
+def test_what_all_items_share_leads_no_item_astray() -> None:
+    """A currency that is told once for all rows is cited for each, and moves no row's price."""
+    items = [{"currency": "EUR", "name": name, "price": 4.6} for name in ("Lamp", "Bulb", "Cord")]
+    blocks = [cited(f"\n{one['name']}: 4.60", page) for page, one in enumerate(items, 1)]
+    blocks += [cited("\nAll prices in EUR.", 4)]
+    told = mapped({"items": items}, *blocks)
+    pages = {path: its[0]["page_start"] for path, its in told.items()}
+    for i in range(3):
+        names = [f"items[{i}].{name}" for name in ("currency", "name", "price")]
+        assert [pages[name] for name in names] == [4, i + 1, i + 1]
+
+
 def test_items_of_one_block_have_the_citations_that_quote_them() -> None:
     """Of a block with several citations, an item has those that quote most of it."""
     items = [{"name": "Lamp", "price": 4.6}, {"name": "Bulb", "price": 4.6}]
