@@ -224,15 +224,19 @@ class Tokens:
         return None
 
     def _words_of(self, first: int, separator: int, *, shared: bool) -> Label | None:
-        """Return the label that ends before a separator; None where there are no words."""
+        """Return the label that ends before a separator; None where there are no words.
+
+        A rate is no word of it: "VAT (19 %): 4.66" is VAT.
+        """
         found: list[str] = []
-        index, closed = separator - 1, 0
+        index, closed, rate = separator - 1, 0, False
         while index >= first and len(found) <= _MOST_WORDS:
             mark = self._tokens[index]
             closed += (mark == ")") - (mark == "(")
-            if closed < 0 or self._ends_label(index, begun=bool(found)):
+            rate = mark == "%" or (rate and (mark.isdigit() or mark in (".", ",")))
+            if not rate and (closed < 0 or self._ends_label(index, begun=bool(found))):
                 break
-            if mark[0].isalnum():
+            if mark[0].isalnum() and not rate:
                 found.append(mark)
             index -= 1
         if not found or len(found) > _MOST_WORDS:

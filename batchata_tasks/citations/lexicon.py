@@ -77,7 +77,7 @@ NEUTRAL = CURRENCIES | _words("""
 
 ABBREVIATIONS = _words("""
     no nr st dr mr mrs ms prof approx ca circa incl excl max min est vs fig p pp
-    art abs bzw inkl zzgl ggf tel e g i z b u a d h n r s c o q
+    mwst ust art abs bzw inkl zzgl ggf tel e g i z b u a d h n r s c o q
     jan feb mar apr jun jul aug sep sept oct okt nov dec dez
 """)
 """What a point cuts short, so that it ends no sentence."""

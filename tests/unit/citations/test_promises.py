@@ -183,6 +183,9 @@ def test_the_best_grade_wins() -> None:
         ("invoice_no", "Invoice number", True),
         ("invoiceNo", "Invoice no.", True),
         ("id", "ID", True),
+        ("vat", "VAT (8.25 %)", True),
+        ("vat", "VAT 19%", True),
+        ("subtotal", "Sub-total", True),
     ],
 )
 def test_labels_match_whole_words(name: str, label: str, fits: bool) -> None:

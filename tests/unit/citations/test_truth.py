@@ -8,9 +8,9 @@ from tests.support.cited_truth import DOCUMENTS, GRADES, Score, blocks_of, score
 
 LEAST = {  # what was reached: precision, recall
     "high": (1.0, 1.0),
-    "medium": (0.97, 1.0),
-    "low": (0.78, 1.0),
-    "unverified": (0.5, 1.0),
+    "medium": (0.98, 1.0),
+    "low": (0.83, 1.0),
+    "unverified": (0.66, 1.0),
 }
 
 
@@ -20,8 +20,8 @@ def score() -> Score:
 
 
 def test_the_set_is_large_enough() -> None:
-    """There are at least 90 documents, of which each has a name of its own."""
-    assert len({document["name"] for document in DOCUMENTS}) == len(DOCUMENTS) >= 90
+    """There are at least 100 documents, of which each has a name of its own."""
+    assert len({document["name"] for document in DOCUMENTS}) == len(DOCUMENTS) >= 100
 
 
 def test_none_that_is_graded_high_is_wrong(score: Score) -> None:
@@ -57,6 +57,10 @@ def test_every_quote_is_written_as_it_is_meant(document: dict[str, object]) -> N
     }
     right = document["right"]
     assert isinstance(right, dict)
-    wrong_on_purpose = ("a wrong page", "a page that does not exist")
+    wrong_on_purpose = (
+        "a wrong page",
+        "a page that does not exist",
+        "a model that cites the cover for everything",
+    )
     if document["name"] not in wrong_on_purpose:
         assert {page for its in right.values() for page in its} <= pages
