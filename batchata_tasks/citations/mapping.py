@@ -122,10 +122,8 @@ def _best(path: str, candidates: list[Candidate]) -> list[Citation]:
     }
     kept = list(reversed(distinct.values()))
     notes = ""
-    if len(kept) > _MANY:
-        kept = kept[:_MANY]
-        if level < LABELLED:
-            level, notes = VALUE, "; stands in many places"
+    if len(kept) > _MANY and level < LABELLED:
+        kept, level, notes = kept[:_MANY], VALUE, "; stands in many places"
     return [
         Citation(
             field=path,

@@ -231,6 +231,8 @@ def test_a_value_in_many_places_is_capped_and_low() -> None:
     assert told[0]["reason"].endswith("stands in many places")
     told = mapped({"report_year": 2024}, *footers, cited("\nReport year: 2024", 30))["report_year"]
     assert [(one["page_start"], one["grade"]) for one in told] == [(30, "high")]
+    labelled = [cited("\nReport year: 2024", page) for page in range(1, 9)]
+    assert len(mapped({"report_year": 2024}, *labelled)["report_year"]) == 8
 
 
 # Values
