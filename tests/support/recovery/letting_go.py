@@ -27,7 +27,7 @@ def lets_go(patches: ExitStack) -> None:
     Only the launcher's child calls it.
     """
     if (after := os.environ.pop(LETS_GO, None)) is not None:
-        defaults = (float(after), frozenset[str]())
+        defaults = (float(after), frozenset[str](), True)
         patches.enter_context(patch.object(LettingGo.__init__, "__defaults__", defaults))
 
 
