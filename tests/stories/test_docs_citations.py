@@ -16,6 +16,6 @@ TEXT = (ROOT / "docs/citations.md").read_text(encoding="utf-8")
 def test_the_example_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     """A corrected page, a date that cannot be told, and a number that the page does not have."""
     (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    (printed,) = re.findall(r"^```text\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    (printed,) = re.findall(r"^\n```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     exec(compile(code, "docs/citations.md", "exec"), {"__name__": "page"})
     assert capsys.readouterr().out == printed
