@@ -10,35 +10,31 @@ GRADES: tuple[Grade, ...] = ("low", "medium", "high")
 _MOST_PAGES, _MOST_CHARS = 2**31, 2**63  # what the columns hold
 
 
-class Citation(TypedDict):
+class Passage(TypedDict):
+    """What a provider cites. Pages count from 1, and `page_end` is counted in.
+
+    Characters are `text[char_start:char_end]`.
+    """
+
+    cited_text: str | None
+    document: str | None
+    page_start: int | None
+    page_end: int | None
+    char_start: int | None
+    char_end: int | None
+
+
+class Citation(Passage):
     """A passage, and the field that it supports.
 
-    Pages count from 1, and `page_end` is counted in; characters are `text[char_start:char_end]`.
-    `verified` says whether the field's value stands in the text of these pages. `reason` tells
-    people what the grade rests on.
+    `verified` says whether the field's value stands in the text of its pages. `reason` tells people
+    what the grade rests on.
     """
 
     field: str
-    cited_text: str | None
-    document: str | None
-    page_start: int | None
-    page_end: int | None
-    char_start: int | None
-    char_end: int | None
     grade: Grade
     verified: bool
     reason: str
-
-
-class Passage(TypedDict):
-    """What a provider cites: a citation that is nobody's evidence yet."""
-
-    cited_text: str | None
-    document: str | None
-    page_start: int | None
-    page_end: int | None
-    char_start: int | None
-    char_end: int | None
 
 
 def passage_of(citation: object) -> Passage | None:

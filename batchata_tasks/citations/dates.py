@@ -43,7 +43,8 @@ _DAY_FIRST = re.compile(
 )
 _MONTH_FIRST = re.compile(
     rf"(?<![^\W_])(?P<month>[^\W\d_]{{3,12}})\.?{_GAP}?(?:"
-    rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?!\w)(?![.,:/-]\d)(?P<rest>,?{_GAP}(?P<year>\d{{4}}|'\d{{2}})(?!\w)(?![.,:]\d))?"
+    r"(?P<day>\d{1,2})(?:st|nd|rd|th)?(?!\w)(?![.,:/-]\d)"
+    rf"(?P<rest>,?{_GAP}(?P<year>\d{{4}}|'\d{{2}})(?!\w)(?![.,:]\d))?"
     r"|(?P<alone>\d{4})(?!\w))"
 )
 _MONTHS_OF_A_YEAR = 12

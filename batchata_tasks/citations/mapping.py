@@ -127,12 +127,7 @@ def _best(path: str, candidates: list[Candidate]) -> list[Citation]:
     return [
         Citation(
             field=path,
-            cited_text=one.passage["cited_text"],
-            document=one.passage["document"],
-            page_start=one.passage["page_start"],
-            page_end=one.passage["page_end"],
-            char_start=one.passage["char_start"],
-            char_end=one.passage["char_end"],
+            **one.passage,
             grade=GRADES[level],
             verified=one.verified,
             reason=one.reason + notes,

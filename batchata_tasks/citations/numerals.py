@@ -26,7 +26,8 @@ _GROUP, _CENTS = 3, 2  # digits of thousands, and of decimals that are no thousa
 _CODES = "|".join(sorted(CURRENCIES))
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _LEAD = re.compile(
-    rf"(?:(?P<sign>-)?(?P<money>(?:us|ca|au|nz|hk|a|c|r|s)?[$€£¥₹₽₩₺]|(?<![^\W_])(?:{_CODES}|rs)\.?)"
+    r"(?:(?P<sign>-)?(?P<money>(?:us|ca|au|nz|hk|a|c|r|s)?[$€£¥₹₽₩₺]"
+    rf"|(?<![^\W_])(?:{_CODES}|rs)\.?)"
     rf"[ {NARROW}]?)?(?P<bracket>\()?(?P<near>-)?$"
 )
 _MULTIPLES = {

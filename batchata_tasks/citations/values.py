@@ -110,7 +110,8 @@ def _rounded(exact: Decimal) -> list[Amount]:
             except InvalidOperation:
                 continue
             if len(str(abs(rounded.scaleb(places).to_integral_value()))) > 1:
-                amounts.append(Amount(rounded, places, percent=places > 3))  # noqa: PLR2004 - as said
+                in_percent = places > 3  # noqa: PLR2004 - as said
+                amounts.append(Amount(rounded, places, percent=in_percent))
     return list(dict.fromkeys(amounts))
 
 

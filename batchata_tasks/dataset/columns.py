@@ -124,7 +124,7 @@ def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
 
 def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:
     """Return the keys (digests) that a chunk supersedes, by the part that holds them."""
-    replaces, left = manifest["_replaces"], manifest["_left"]
+    replaces, left = manifest["_replaces"], manifest["_batchata_left"]
     rows = manifest.filter(pc.and_(pc.is_valid(replaces), pc.is_null(left)))
     replaced: dict[str, set[bytes]] = defaultdict(set)
     for part, row_key in zip(rows["_replaces"].to_pylist(), keys_of(rows, key), strict=True):

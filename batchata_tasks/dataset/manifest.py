@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 # `prior_error` what a changed request may be set back to);
 # `replaced_cost` is the cost of the older answer that this row will supersede; `changed` marks a
 # request that is not the base one; `cap`, `turns`, `schema` and `attached` are the base request's
-# shape. `left` is written when the chunk lands: of rows that stay in an older part, since what they
-# ask did not run, the outcome and the error (`LEFT`)
+# shape. `batchata_left` is written when the chunk lands: of rows that stay in an older part, since
+# what they ask did not run, the outcome and the error. Its name is long since it came late: it must
+# be no column of a table that is enriched already
 SYSTEM_FIELDS = pa.schema(
     [
         pa.field("_row_id", pa.string()),
@@ -55,13 +56,13 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_prior_cache_read_tokens", pa.int64()),
         pa.field("_prior_cost", pa.int64()),
         pa.field("_replaced_cost", pa.int64()),
-        pa.field("_left", pa.string()),
+        pa.field("_batchata_left", pa.string()),
     ]
 )
 PLANNED_FIELDS = tuple(
     name
     for name in SYSTEM_FIELDS.names
-    if name not in ("_offset", "_prior_status", "_last_error", "_left")
+    if name not in ("_offset", "_prior_status", "_last_error", "_batchata_left")
 )
 """The system columns that a plan's first round gives a value, in their order."""
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)

@@ -276,7 +276,7 @@ class Collector:
         It does if it had a usable answer to something else: another prompt, model or response
         model, or other values. The next run that may sends it.
         """
-        if sent["_left"] is not None:  # it landed before
+        if sent["_batchata_left"] is not None:  # it landed before
             return True
         if not self._leaves or before.get("_status") != Outcome.SUCCEEDED:
             return False

@@ -172,7 +172,10 @@ def _note_left(context: BatchContext, chunk: Chunk, made: MadePart) -> None:
     left: list[str | None] = [None] * rows.num_rows
     for position, text in zip(made.left_at, made.left_as, strict=True):
         left[position] = text
-    place, field = rows.schema.get_field_index("_left"), pa.field("_left", pa.string())
+    place, field = (
+        rows.schema.get_field_index("_batchata_left"),
+        pa.field("_batchata_left", pa.string()),
+    )
     context.require_lease()
     write_manifest(path, rows.set_column(place, field, pa.array(left, field.type)))
 

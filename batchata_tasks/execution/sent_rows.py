@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SENT_FIELDS = (
     *("_row_id", "_fingerprint", "_schema", "_changed", "_prior_error"),
-    *("_prior_attempts", "_prior_cost", "_left"),
+    *("_prior_attempts", "_prior_cost", "_batchata_left"),
     *("_prior_input_tokens", "_prior_output_tokens", "_prior_cache_read_tokens"),
 )
 

@@ -46,7 +46,8 @@ _BEATS = 3  # signs of life that a process misses until it is lost
 _WORKERS_BEATS = 2.5  # those that a worker misses, in which another one of its pool is heard
 _FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 _EVERY, _WORKERS_EVERY = 180.0, 30.0  # seconds between signs of life, if nothing else was set
-_AGAIN = "it is started again and carries on."  # by which states of ours are known
+# by which states of ours, and of the automations, are known
+_AGAIN, _BY_ANOTHER = "it is started again and carries on.", "another one may."
 # the labels with which a worker marks the runs that it takes
 _WORKER, _WORKERS_TYPE = "prefect.worker.name", "prefect.worker.type"
 _SURELY_STARTED = 90.0  # seconds, after which a worker has told of a process that it started
@@ -120,7 +121,7 @@ def was_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
 def ended_before(client: SyncPrefectClient, run: FlowRun) -> State[Any] | None:
     """Return how a flow run completed that an automation started again since; None if none did.
 
-    Prefect may tell automations of a crash when the run was carried on, and ended, minutes ago.
+    Prefect may tell automations of a state when the run was carried on, and ended, minutes ago.
     """
     completed, again = None, False
     states = client.read_flow_run_states(run.id)
@@ -128,7 +129,7 @@ def ended_before(client: SyncPrefectClient, run: FlowRun) -> State[Any] | None:
         if state.is_completed():
             completed, again = state, False
         elif state.is_scheduled():
-            again = (state.message or "").endswith(_AGAIN)
+            again = (state.message or "").endswith((_AGAIN, _BY_ANOTHER))
             completed = completed if again else None  # a person wants it to run once more
     return completed if again else None
 

@@ -79,7 +79,7 @@ class _Superseded:
 
     def keys(self, chunk: Chunk) -> set[bytes]:
         """Return the keys of a chunk's rows, but for those that stayed in older parts."""
-        left = self._manifest(chunk)["_left"].to_pylist()
+        left = self._manifest(chunk)["_batchata_left"].to_pylist()
         pairs = zip(self._keys_in_order(chunk), left, strict=True)
         return {key for key, end in pairs if end is None}
 

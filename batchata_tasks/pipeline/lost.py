@@ -125,7 +125,7 @@ def _row_ids(
     Those that were forgotten are none: their rows do not come back.
     """
     rows = read_chunk_manifest(folder.manifest(chunk.id))
-    rows = rows.filter(pc.is_null(rows["_left"]))
+    rows = rows.filter(pc.is_null(rows["_batchata_left"]))
     if forgotten := ledger.forgotten(chunk.id):
         names = [custom_id(chunk.id, row_id) for row_id in rows["_row_id"].to_pylist()]
         rows = rows.filter(pa.array([name not in forgotten for name in names], pa.bool_()))

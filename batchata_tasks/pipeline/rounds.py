@@ -165,7 +165,10 @@ class _Round:
         states = dict[bytes, dict[str, Any]]()
         for row_key, left, part, cost in zip(
             keys,
-            *(manifest[name].to_pylist() for name in ("_left", "_replaces", "_replaced_cost")),
+            *(
+                manifest[name].to_pylist()
+                for name in ("_batchata_left", "_replaces", "_replaced_cost")
+            ),
             strict=True,
         ):
             if left is not None:
@@ -210,7 +213,7 @@ class _Round:
             "_bytes": size,
             "_replaces": state.get("_replaces", part),
             "_replaced_cost": state.get("_replaced_cost", 0),
-            "_left": None,
+            "_batchata_left": None,
             "_prior_status": state["_status"],
             "_prior_error": system["_prior_error"] if again else state["_error"],
             "_last_error": state["_error"],

@@ -219,35 +219,46 @@ def test_a_killed_flow_run_is_carried_on_by_the_next(
     table.check_answers()
 
 
-def test_a_cached_value_is_not_believed_over_the_ledger(server: Server, table: Table) -> None:
-    """If Prefect's cache says "submitted" and the ledger has no batch, the ledger decides."""
-    code = """
-import sys
+# the flow `enrich`, of which one step is done otherwise; it must be done twice
+STEP_OTHERWISE = """
+import os, sys
+from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.flows import tasks
-from batchata_tasks.pipeline import steps as pipeline
 from batchata_tasks.flows.enrich import enrich
+from batchata_tasks.pipeline import steps as pipeline
 from batchata_tasks.spec.loading import load_spec
 
-sent = []
-def submit_step(ref, chunk_id):
-    sent.append(chunk_id)
-    if len(sent) == 1:
-        return {"chunk": chunk_id, "batch_id": "msgbatch_other"}
-    return pipeline.submit_step(ref, chunk_id)
-
+done = []
+{step}
 real = tasks.pipeline
 class Shim:
-    submit_step = staticmethod(submit_step)
+    {name} = staticmethod({name})
     def __getattr__(self, name): return getattr(real, name)
 tasks.pipeline = Shim()
 enrich(load_spec(sys.argv[1]))
-sys.exit(0 if len(sent) == 2 else 1)
+sys.exit(0 if len(done) == 2 else 1)
 """
-    path = write_spec(table, {})
-    done = python(code, str(path), env=command_env(server, table))
+
+
+def enriched_otherwise(server: Server, table: Table, name: str, step: str, *words: str) -> None:
+    """Run the flow with a step of that name; check that the step was done twice, all rows once."""
+    code = STEP_OTHERWISE.format(name=name, step=step)
+    done = python(code, str(write_spec(table, {})), *words, env=command_env(server, table))
     assert done.returncode == 0, done.stderr
     assert table.ledger()["requests_accepted"] == 12
     table.check_answers()
+
+
+def test_a_cached_value_is_not_believed_over_the_ledger(server: Server, table: Table) -> None:
+    """If Prefect's cache says "submitted" and the ledger has no batch, the ledger decides."""
+    step = """
+def submit_step(ref, chunk_id):
+    done.append(chunk_id)
+    if len(done) == 1:
+        return {"chunk": chunk_id, "batch_id": "msgbatch_other"}
+    return pipeline.submit_step(ref, chunk_id)
+"""
+    enriched_otherwise(server, table, "submit_step", step)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
@@ -255,36 +266,17 @@ def test_a_request_file_that_was_cut_short_is_written_anew(
     server: Server, table: Table, share: float
 ) -> None:
     """Whoever wrote it (a worker whose disk was full, say): all requests are sent, once."""
-    code = """
-import os, sys
-from batchata_tasks.flows import tasks
-from batchata_tasks.execution.contexts import context_of
-from batchata_tasks.pipeline import steps as pipeline
-from batchata_tasks.flows.enrich import enrich
-from batchata_tasks.spec.loading import load_spec
-
-written = []
+    step = """
 def chunk_step(ref, chunk_id):
     value = pipeline.chunk_step(ref, chunk_id)
-    written.append(chunk_id)
-    if len(written) == 1:
+    done.append(chunk_id)
+    if len(done) == 1:
         context = context_of(ref)
         path = context.request_file(context.ledger.chunk(chunk_id))
         os.truncate(path, int(path.stat().st_size * float(sys.argv[2])))
     return value
-
-real = tasks.pipeline
-class Shim:
-    chunk_step = staticmethod(chunk_step)
-    def __getattr__(self, name): return getattr(real, name)
-tasks.pipeline = Shim()
-enrich(load_spec(sys.argv[1]))
-sys.exit(0 if len(written) == 2 else 1)
 """
-    done = python(code, str(write_spec(table, {})), str(share), env=command_env(server, table))
-    assert done.returncode == 0, done.stderr
-    assert table.ledger()["requests_accepted"] == 12
-    table.check_answers()
+    enriched_otherwise(server, table, "chunk_step", step, str(share))
 
 
 def in_python(server: Server, table: Table, code: str) -> Any:

@@ -50,7 +50,7 @@ def system(number: int) -> dict[str, Any]:
         name: None if number % 3 == 0 else f"{name}{number}"
         for name in (
             *("_error", "_replaces", "_schema"),
-            *("_prior_status", "_prior_error", "_last_error", "_left"),
+            *("_prior_status", "_prior_error", "_last_error", "_batchata_left"),
         )
     }
     fields["_changed"] = number % 2 == 0

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pytest
+import yaml
 from prefect.client.schemas.objects import FlowRun, State, StateType, Worker
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.events import Event, Resource
 
-from batchata_tasks.flows.lost import end_lost_passes, take_up_lost, taken_up
+from batchata_tasks.flows.lost import end_lost_passes, ended_before, take_up_lost, taken_up
 from batchata_tasks.operations.watch import Fate
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 DEPLOYMENT, POOL = uuid4(), "local"
+SHIPPED = (ROOT / "deployments/automations.yaml").read_text(encoding="utf-8")
 OWN = FlowRun(flow_id=uuid4(), work_pool_name=POOL)
 STARTED = ["Crashed", "AwaitingRetry"]
 
@@ -323,6 +326,39 @@ def test_what_is_not_ours_to_take_up_is_left(run: Callable[[], FlowRun]) -> None
     server = Server([run()])
     assert take_up_lost(client(server), (), OWN) == []
     assert server.states == []
+
+
+ACTIONS = [one["actions"][0] for one in yaml.safe_load(SHIPPED)["automations"]]
+
+
+@pytest.mark.parametrize(
+    "message", [one["message"] for one in ACTIONS if one.get("state") == "SCHEDULED"]
+)
+def test_a_state_that_an_automation_sets_late_does_nothing_twice(message: str) -> None:
+    """Whatever it took for lost: the run has ended since, and ends once more as it did."""
+    for between in ([], [("CRASHED", "No sign of life")]):
+        done, late = history(("COMPLETED", "400 succeeded"), *between, ("SCHEDULED", message))
+        ended = ended_before(client(late), done)
+        assert ended is not None
+        assert ended.message == "400 succeeded"
+    run, wanted = history(("COMPLETED", "400 succeeded"), ("SCHEDULED", "Retry from the UI"))
+    assert ended_before(client(wanted), run) is None  # a person wants it
+    lost, again = history(("SCHEDULED", "Retry"), ("CRASHED", ""), ("SCHEDULED", message))
+    assert ended_before(client(again), lost) is None  # it has not ended
+
+
+def history(*states: tuple[str, str]) -> tuple[FlowRun, Server]:
+    """Return a flow run that went through states (kind, message), and a server that says so."""
+
+    class Told(Server):
+        def read_flow_run_states(self, flow_run_id: UUID) -> list[State[Any]]:
+            del flow_run_id
+            return [
+                State[Any](type=StateType[kind], message=text, timestamp=ago(90 - number))  # pyright: ignore[reportArgumentType]
+                for number, (kind, text) in enumerate(states)
+            ]
+
+    return flow_run(StateType.RUNNING), Told()
 
 
 def test_lost_passes_are_ended() -> None:
