@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from batchata_tasks.api.run import BatchRun
+    from batchata_tasks.planning.job_documents import StoredDocuments
 
 _ID_BYTES = 15
 _DEFAULTS = frozenset(JobDefaults.__annotations__)
@@ -56,7 +57,8 @@ class Batch:
         self._jobs = JobList()
         self._ids: dict[str, int] = {}
         self._priced: set[tuple[str, str, bool]] = set()
-        self._checked = CheckedJobs()
+        self._checked = CheckedJobs(self._stored_digest)
+        self._stored: dict[tuple[str, str | None], StoredDocuments] = {}
 
     @property
     def jobs(self) -> JobList:
@@ -204,13 +206,25 @@ class Batch:
             warnings.warn(f"job {job.id!r:.80}: model: {text}", stacklevel=3)
         self._priced.add((provider, model, limited))
 
+    def _stored_digest(self, job: Job) -> str | None:
+        """Return the digest of the document that an earlier run of this batch had of a job."""
+        # few batches lack a document, and it takes long to import
+        from batchata_tasks.api.state import results_folder, state_of  # noqa: PLC0415 - slow
+        from batchata_tasks.planning.job_documents import StoredDocuments  # noqa: PLC0415 - slow
+
+        place = self.config.results_dir, self.config.state_file
+        if (stored := self._stored.get(place)) is None:
+            stored = StoredDocuments.of_folder(results_folder(self.config, state_of(self.config)))
+            self._stored[place] = stored
+        return stored.digest_of(job)
+
     def _named(self, job: Job) -> Job:
         """Return a job with its content as its id; jobs that are alike are numbered."""
         schemas = self._checked.schemas
         schema, _ = schemas.of(job)
         facts = [*facts_of(job, schemas.content(schema)).values()]
         if job.file is not None:
-            facts += [self._checked.digest_of(job.file), job.enable_citations]
+            facts += [self._checked.digest_of(job), job.enable_citations]
         return self._checked.renamed(job, self._content_id(canonical(facts)))
 
     def _content_id(self, facts: bytes) -> str:

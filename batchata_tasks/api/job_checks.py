@@ -19,7 +19,7 @@ from batchata_tasks.spec.job_schemas import ResponseModels
 from batchata_tasks.types.request import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from batchata_tasks.providers import Adapter
@@ -143,14 +143,25 @@ class CheckedJobs:
 
     A job is checked again if anything changed that its checks rested on: its file, its turns, its
     parameters or its response model (they can be changed in place), or whether a cost limit holds.
+
+    `stored_digest` returns the digest of the document that an earlier run had of a job, if any. It
+    stands for one that cannot be read: only a request that has yet to be sent needs the document.
+    Without `reads_documents` it stands for each that is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        stored_digest: Callable[[Job], str | None] = lambda _job: None,
+        *,
+        reads_documents: bool = True,
+    ) -> None:
+        self.stored_digest, self._reads_documents = stored_digest, reads_documents
         self.schemas = ResponseModels()
         self._rules = ProviderRules()
         self._adapters: dict[tuple[str, str | None, str], type[Adapter]] = {}
         # by the `id` of a job, which is kept, so that no other gets it
         self._jobs: dict[int, Job] = {}
+        self._kept_digests: dict[int, str] = {}
         self._passed: dict[int, Facts] = {}
         self._digests: dict[Path, tuple[FileState | None, str]] = {}
         self._forms: dict[tuple[object, ...], _Known] = {}
@@ -170,11 +181,24 @@ class CheckedJobs:
         adapter = self._adapter_of(job)
         if schema is not None:
             self._rules.check_schema(adapter, schema)
-        document = self._rules.check_as_sent(adapter, job, turns, limited=limited)
-        if document is not None and job.file is not None:
-            self._digests[job.file] = file, document.sha256
         self._jobs[id(job)] = job
+        self._kept_digests.pop(id(job), None)
+        if self._is_kept(job):
+            alone = replace(job, file=None, enable_citations=False)
+            self._rules.check_as_sent(adapter, alone, turns, limited=limited)
+        else:
+            document = self._rules.check_as_sent(adapter, job, turns, limited=limited)
+            if document is not None and job.file is not None:
+                self._digests[job.file] = file, document.sha256
         self._passed[id(job)] = limited, content, file
+
+    def _is_kept(self, job: Job) -> bool:
+        """Whether the stored digest of a job's document stands for it; keep the digest."""
+        if job.file is None or (self._reads_documents and documents.is_readable(job.file)):
+            return False
+        if (sha256 := self.stored_digest(job)) is not None:
+            self._kept_digests[id(job)] = sha256
+        return sha256 is not None
 
     def plain(
         self, fields: dict[str, Any], messages: object, prompt: object, *, limited: bool
@@ -252,15 +276,23 @@ class CheckedJobs:
         named = replace(job, id=job_id)
         self._jobs[id(named)] = named
         self._passed[id(named)] = self._passed.pop(id(job))
+        if id(job) in self._kept_digests:
+            self._kept_digests[id(named)] = self._kept_digests.pop(id(job))
         del self._jobs[id(job)]
         return named
 
-    def digest_of(self, file: Path) -> str:
-        """Return the `sha256` of a file; it is not read if it is as it was when a job was checked.
+    def digest_of(self, job: Job) -> str | None:
+        """Return the `sha256` of a job's document; None if it has none.
+
+        The file is not read if it is as it was when a job was checked.
 
         Raises:
             SpecError: it cannot be read.
         """
+        if (file := job.file) is None:
+            return None
+        if (kept := self._kept_digests.get(id(job))) is not None:
+            return kept
         state, sha256 = self._digests.get(file, (None, ""))
         now = _state_of(file)
         if state is None or state != now:

@@ -7,20 +7,18 @@ import time
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from batchata_tasks.api.job_checks import CheckedJobs
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.api.raw_files import with_raw_files
 from batchata_tasks.api.results import ResultsById, held_jobs, landed_results, landed_table
-from batchata_tasks.api.state import StateManager, naming
+from batchata_tasks.api.state import documents_of, naming, results_folder, state_of
 from batchata_tasks.api.watch import Watch
 from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.html import pairs_html
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.ledger import StopReason
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.runner import runner_of_jobs
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from batchata_tasks.api.config import BatchParams
+    from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.pipeline.steps import Steps
     from batchata_tasks.planning.prepare import PreparedRun
@@ -72,10 +71,7 @@ class BatchRun:
         self._checked = checked or CheckedJobs()
         self._settings = Settings()
         # absolute: the program may change its working folder while the run goes on
-        self._state: StateManager | None = None
-        if config.state_file is not None:
-            file = Path(config.state_file).absolute()
-            self._state = StateManager(file, settings=self._settings)
+        self._state = state_of(config, self._settings)
         self._spec: JobsSpec | None = None
         self.plan: Preview | None = None
         self._thread: threading.Thread | None = None
@@ -179,14 +175,16 @@ class BatchRun:
 
         If there are no jobs, take those of the state file, with the limits of its run.
         """
-        folder = DatasetFolder(self.config.results_dir)
+        if self._state is not None:
+            self._state.check(self.jobs)
+        folder = results_folder(self.config, self._state)
         if self._state is None:
             return folder
-        self._state.check(self.jobs)
-        chosen = "results_dir" in self.config.model_fields_set
-        folder = self._state.folder(folder, chosen=chosen)
         if not self.jobs and self.config.reuse_state:
             self.jobs = JobList(self._state.jobs(folder))
+            stored = documents_of(self._state, self._settings, folder)
+            if stored is not None:
+                self._checked = CheckedJobs(stored.digest_of, reads_documents=False)
             self._checked.schemas.adopt(self._state.response_models())
             self._state.complete(self.config)
         return folder

@@ -25,6 +25,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.ledger import UNFINISHED, ChunkState, opened_ledger
+from batchata_tasks.planning.job_documents import StoredDocuments
 from batchata_tasks.planning.job_store import moved_to, require_whole
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JobsSpec
@@ -295,6 +296,33 @@ class StateManager:
     def _target(self) -> Path:
         """Return the path of the file itself: a link to it is to stay one."""
         return Path(os.path.realpath(self.file))
+
+
+def state_of(config: BatchParams, settings: Settings | None = None) -> StateManager | None:
+    """Return the state file that a batch was given, by its absolute path."""
+    if config.state_file is None:
+        return None
+    return StateManager(Path(config.state_file).absolute(), settings=settings)
+
+
+def results_folder(config: BatchParams, state: StateManager | None) -> DatasetFolder:
+    """Return the folder in which the results of a batch lie; see StateManager.folder."""
+    folder = DatasetFolder(config.results_dir)
+    if state is None:
+        return folder
+    return state.folder(folder, chosen="results_dir" in config.model_fields_set)
+
+
+def documents_of(
+    state: StateManager, settings: Settings, folder: DatasetFolder
+) -> StoredDocuments | None:
+    """Return the documents of a state file's jobs as they were stored; None if none are."""
+    with opened_ledger(settings.ledger_url) as ledger:
+        run = ledger.find_run(read_state_file(state.file).get("run_id", ""))
+    if run is None:
+        return None
+    file = Path(moved_to(folder, spec_of(run)).jobs)
+    return StoredDocuments(lambda: [file])
 
 
 def read_state_file(file: str | Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,13 +54,13 @@ def write_jobs(
     folder: DatasetFolder,
     jobs: Sequence[Job],
     schemas: ResponseModels,
-    digest_of: Callable[[Path], str],
+    digest_of: Callable[[Job], str | None],
     **values: Any,
 ) -> JobsSpec:
     """Write jobs to a file in a dataset's folder; return the spec of a run of them.
 
     The file is named by its content, so that the same jobs are the same run. `digest_of` returns
-    the `sha256` of a job's document; `values` are the other keys of the spec.
+    the `sha256` of a job's document, if it has one; `values` are the other keys of the spec.
     """
     jobs = jobs if isinstance(jobs, JobList) else JobList(jobs)
     by_place, places = _sorted_by_destination(jobs)
@@ -204,16 +203,16 @@ def _content_as_before(jobs: pa.RecordBatch) -> Iterator[bytes]:
 
 
 class _Rows:
-    """Makes the rows of the file of jobs; the document of several jobs is read once."""
+    """Makes the rows of the file of jobs."""
 
     def __init__(
         self,
         forms: Sequence[JobForm],
         schemas: ResponseModels,
-        digest_of: Callable[[Path], str],
+        digest_of: Callable[[Job], str | None],
     ) -> None:
         self._forms, self._schemas = forms, schemas
-        self._digest_of = cache(digest_of)
+        self._digest_of = digest_of
         self._reader = StoredJobs(schemas.by_digest())
 
     def columns_of(self, jobs: Sequence[Job | PlainJob]) -> dict[str, list[Any]]:
@@ -233,8 +232,7 @@ class _Rows:
             job_id, place, texts = job
             form = self._forms[place]
             return job_id, *form.spelled(texts), form.terms
-        sha256 = None if job.file is None else self._digest_of(job.file)
-        text = stored_json(job, self._schemas.of(job)[0], sha256)
+        text = stored_json(job, self._schemas.of(job)[0], self._digest_of(job))
         (stored,) = self._reader.read([job.id], [text])
         return job.id, text, stored.canonical_turns(), stored.terms.spelled
 

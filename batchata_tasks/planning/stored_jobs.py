@@ -74,12 +74,14 @@ class StoredJob(NamedTuple):
         Raises:
             SpecError: it cannot be read, or has changed.
         """
-        if self.file is None:
-            return None
-        document = self.job().document()
+        try:
+            document = self.job().document()
+        except SpecError as error:
+            message = f"job {self.id!r:.80}: {error}"
+            raise SpecError(message) from None
         if document is not None and document.sha256 != self.sha256:
-            changed = f"file: {self.file} has changed since the run began; run again."
-            message = f"job {self.id!r:.80}: {changed}"
+            changed = f"file: {self.file} has changed since the job was added"
+            message = f"job {self.id!r:.80}: {changed}; run the program that adds it again."
             raise SpecError(message)
         return document
 

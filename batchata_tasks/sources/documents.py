@@ -7,6 +7,7 @@ Tokens of texts have a proven bound. Those of pages and pictures are bounded by 
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from contextlib import contextmanager
 from io import BytesIO
@@ -63,6 +64,11 @@ def read(path: Path, *, cited: bool = False) -> Document:
         raise SpecError(message)
     pages = _pages(path, data) if media_type == PDF else 0
     return Document(path.name, media_type, data, pages, cited)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether there is a file that may be read, whatever its content is; it is not opened."""
+    return path.is_file() and os.access(path, os.R_OK)
 
 
 def digest_of(path: Path) -> str:

@@ -565,7 +565,7 @@ def test_a_document_that_changes_meanwhile_is_not_sent(
         return enter(self)
 
     monkeypatch.setattr(PlanWriter, "__enter__", rewrite)
-    with pytest.raises(SpecError, match=r"poem\.txt has changed since the run began; run again"):
+    with pytest.raises(SpecError, match=r"poem\.txt has changed since the job was added; run "):
         batch.run()
     assert sent(emulator) == 0
     monkeypatch.undo()
