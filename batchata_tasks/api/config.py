@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.validation import describe_error, first_error
-from batchata_tasks.spec.parts import Count, Number  # noqa: TC001 - pydantic reads them
+from batchata_tasks.spec.parts import ABOUT_BLOCK, BlockName, Count, Number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,6 +64,7 @@ class BatchParams(BaseModel):
         description="Hard limit of a run, in US dollars.",
     )
     time_limit_seconds: Number | None = Field(None, gt=0, description="Wall time of a run.")
+    credentials: BlockName = Field(None, description=ABOUT_BLOCK)
     default_params: dict[str, Any] = Field(
         default_factory=dict, description="Fields of jobs that do not set them otherwise."
     )
@@ -92,6 +93,7 @@ class BatchOptions(TypedDict, total=False):
     items_per_batch: int | None
     cost_limit_usd: float | None
     time_limit_seconds: float | None
+    credentials: str | None
     default_params: JobDefaults
     reuse_state: bool
     retry_failed: bool

@@ -166,6 +166,7 @@ class BatchRun:
                     items_per_batch=config.items_per_batch,
                     cost_limit_usd=config.cost_limit_usd,
                     time_limit=None if seconds is None else f"{max(seconds, 0.001):.3f}s",
+                    credentials=config.credentials,
                     raw_files=config.raw_files,
                 )
         return self._spec

@@ -45,6 +45,7 @@ _OF_RUNS = {
     "items_per_batch",
     "cost_limit_usd",
     "time_limit_seconds",
+    "credentials",
     "raw_files",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -18,8 +17,10 @@ from batchata_tasks.sources.forms import TableSource  # noqa: TC001 - pydantic r
 from batchata_tasks.sources.source import Source  # noqa: TC001 - as above
 from batchata_tasks.spec.json_text import parse_json
 from batchata_tasks.spec.parts import (
+    ABOUT_BLOCK,
     DEFAULT_PILOT,
     MAX_MISSING_SHARE,
+    BlockName,
     Count,
     Missing,
     Number,
@@ -46,8 +47,6 @@ _NOT_BUILT: dict[str, Any] = {
     "document_root": None,
     "enable_citations": False,
 }
-
-_BLOCK = r"^[a-z0-9-]{1,60}$"  # as Prefect names blocks; keys are longer, or have capitals
 
 # the keys as the README has them, which is how editors and Prefect's form show them
 ORDER = (
@@ -106,14 +105,7 @@ class EnrichmentSpec(RunSpec):
     endpoint: Literal["chat", "responses"] = Field(
         "chat", description="The provider's endpoint; `responses` is OpenAI's."
     )
-    credentials: str | None = Field(
-        None,
-        description=(
-            "Name of the Prefect block (AnthropicCredentials or OpenAICredentials) with the API "
-            "key; default: the environment's."
-        ),
-        json_schema_extra={"pattern": _BLOCK},
-    )
+    credentials: BlockName = Field(None, description=ABOUT_BLOCK)
     system: str | None = Field(None, description="System prompt; a template.")
     prompt: str | None = Field(None, description="User prompt; a template.")
     prompt_file: str | None = Field(
@@ -205,17 +197,6 @@ class EnrichmentSpec(RunSpec):
                 check_name(value)
             except SpecError as error:
                 raise ValueError(str(error).removeprefix("provider: ")) from None
-        return value
-
-    @field_validator("credentials")
-    @classmethod
-    def _a_block(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(_BLOCK, value):
-            message = (  # it may be a key, so that it is not quoted
-                "write the name of a block: at most 60 small letters, digits and dashes; a key "
-                "belongs into the block, never into a spec."
-            )
-            raise ValueError(message)
         return value
 
     @field_validator("params", "response_schema")

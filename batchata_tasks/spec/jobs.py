@@ -8,6 +8,7 @@ from pydantic import Field, PrivateAttr
 
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.spec.parts import ABOUT_BLOCK, BlockName
 from batchata_tasks.spec.run import RunSpec
 from batchata_tasks.types.destination import Destination  # noqa: TC001 - Pydantic reads annotations
 
@@ -37,6 +38,7 @@ class JobsSpec(RunSpec):
         )
     )
     key: list[str] = Field(default_factory=lambda: [JOB_ID])
+    credentials: BlockName = Field(None, description=ABOUT_BLOCK)
     _live: dict[str, ResponseSchema] = PrivateAttr(default_factory=dict[str, ResponseSchema])
 
     def with_models(self, models: Mapping[str, ResponseSchema]) -> JobsSpec:
@@ -54,6 +56,11 @@ class JobsSpec(RunSpec):
     def destinations(self) -> list[Destination]:
         """See RunSpec."""
         return self.to
+
+    @property
+    def block(self) -> str | None:
+        """See RunSpec."""
+        return self.credentials
 
     @property
     def origin(self) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, NamedTuple, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+)
 
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.types.budget import BudgetTerms
@@ -23,6 +32,28 @@ def _no_bool(value: object) -> object:
 # YAML reads yes as true, which would be a dollar, or one row
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool)]
 Count = Annotated[int, BeforeValidator(_no_bool)]
+
+
+_BLOCK = r"^[a-z0-9-]{1,60}$"  # as Prefect names blocks; keys are longer, or have capitals
+
+
+def _a_block(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(_BLOCK, value):
+        message = (  # it may be a key, so that it is not quoted
+            "write the name of a block: at most 60 small letters, digits and dashes; a key "
+            "belongs into the block, never here."
+        )
+        raise ValueError(message)
+    return value
+
+
+BlockName = Annotated[
+    str | None, Field(json_schema_extra={"pattern": _BLOCK}), AfterValidator(_a_block)
+]
+ABOUT_BLOCK = (
+    "Name of the Prefect block (AnthropicCredentials or OpenAICredentials) with the API key; "
+    "default: the environment's."
+)
 
 
 class Turn(BaseModel):

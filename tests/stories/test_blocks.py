@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batchata_tasks import Batch
 from batchata_tasks.common.errors import (
     CredentialsError,
     OtherAccountError,
@@ -22,7 +23,7 @@ from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.operations.watch import watch
 from batchata_tasks.pipeline.enrich import enrich, run_prepared
 from batchata_tasks.planning.prepare import prepare_run
-from tests.support.jobs import sent
+from tests.support.jobs import CLAUDE, GPT, sent
 from tests.support.operations import cancel, preview, reconcile, runs_overview
 from tests.support.table import Table
 from tests.support.unclear import leave_in_doubt
@@ -251,3 +252,29 @@ def test_a_third_provider_has_no_blocks(house: str, tmp_path: Path, emulator: Em
     table = Table(tmp_path, emulator, "openai", ROWS)
     with pytest.raises(SpecError, match=r"credentials: there are blocks for .* none for house"):
         prepare_run(table.spec(model=house, credentials="research"), Settings())
+
+
+def test_a_batch_of_jobs_uses_a_block(
+    emulator: Emulator, block_store: BlockStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batches go to the block's accounts, also by the state file alone."""
+    monkeypatch.chdir(tmp_path)
+    block_store.save("research", RESEARCH)
+    batch = Batch("out", credentials="research").set_state("state.json")
+    for model in (CLAUDE, GPT):
+        batch.add_job(id=model, prompt="p", model=model, max_tokens=50)
+    emulator.control.faults(kind="request_error", times=1)
+    batch.run()
+    again = Batch(retry_failed=True).set_state("state.json").run()
+    assert all(result.is_success() for result in again.results().values())
+    books = emulator.control.ledger()
+    sent_by = [one["account"] for name in ("anthropic", "openai") for one in books[name]["batches"]]
+    assert len(sent_by) >= 2
+    assert set(sent_by) == {"research"}
+
+
+def test_a_key_is_no_name_of_a_block() -> None:
+    """A key that is given for a block's name is refused, and not repeated."""
+    with pytest.raises(SpecError, match="credentials: write the name of a block") as caught:
+        Batch(credentials="sk-ant-CANARY")
+    assert "CANARY" not in str(caught.value)
