@@ -51,7 +51,9 @@ def _encoded(rows: Iterable[object], columns: Sequence[Sequence[object]]) -> Ite
         return
     for row in rows:
         try:
-            yield orjson.dumps(row, default=_tagged, option=_UNTOUCHED)
+            text = orjson.dumps(row, default=_tagged, option=_UNTOUCHED)
+            # a copy: what orjson returns takes 4 kB for as long as it is kept, however short it is
+            yield bytes(memoryview(text))
         except TypeError:  # an integer of more than 64 bits, or half of a surrogate pair
             yield canonical(row)
 

@@ -27,38 +27,51 @@ _READ = (*SAID, "_status", "_fingerprint", "_enriched_at")
 class EarlierAnswers:
     """Reads them from the parts that a chunk replaces, when the first one is asked for.
 
-    `own` is the chunk's own part: a landing that died may have taken rows out of the older ones.
+    They stay as Arrow has them: as Python's objects, those of a large batch that did not run would
+    take gigabytes. `own` is the chunk's own part: a landing that died may have taken rows out of
+    the older ones.
     """
 
     def __init__(self, dataset: Dataset, manifest: pa.Table, own: str) -> None:
         self._dataset = dataset
         self._manifest = manifest
         self._own = own
-        self._said: dict[bytes, dict[str, Any]] | None = None
+        self._is_read = False
         self._digests = list[bytes]()
+        self._batches = list[pa.RecordBatch]()
+        self._places = dict[bytes, tuple[int, int]]()  # batch, and row of it
 
     def __call__(self, position: int) -> dict[str, Any]:
         """Return the columns of an earlier answer to the row at a position, if it had one.
 
         They are what it said, its `_status` and `_fingerprint`, and when it landed.
         """
-        if self._said is None:
-            keys = keys_of(self._manifest, self._dataset.key)
-            self._digests = [key_digest(key) for key in keys]
-            self._said = self._read(set(self._digests))
-        return self._said.get(self._digests[position], {})
+        if not self._is_read:
+            self._read()
+        if (place := self._places.get(self._digests[position])) is None:
+            return {}
+        number, row = place
+        return {name: self._batches[number].column(name)[row].as_py() for name in _READ}
 
-    def _read(self, wanted: set[bytes]) -> dict[bytes, dict[str, Any]]:
-        said = dict[bytes, dict[str, Any]]()
-        columns: list[str] = [*_READ]
+    def _read(self) -> None:
+        self._digests = [key_digest(key) for key in keys_of(self._manifest, self._dataset.key)]
+        wanted, columns = set(self._digests), [*_READ]
         # a made-up answer is kept by rehearsals alone
         is_rehearsal = any(map(is_rehearsed, self._manifest["_fingerprint"].to_pylist()))
         for digests, batch in _replaced(self._dataset, self._manifest, self._own, columns):
-            for digest, row in zip(digests, batch.select(columns).to_pylist(), strict=True):
-                made_up = is_rehearsed(row["_fingerprint"] or "")
-                if digest in wanted and row["_response"] is not None and made_up == is_rehearsal:
-                    said[digest] = row
-        return said
+            answered = batch.column("_response").is_valid().to_pylist()
+            prints = batch.column("_fingerprint").to_pylist()
+            at = [
+                i
+                for i, digest in enumerate(digests)
+                if digest in wanted
+                and answered[i]
+                and is_rehearsed(prints[i] or "") == is_rehearsal
+            ]
+            number = len(self._batches)
+            self._batches.append(batch.select(columns).take(pa.array(at, pa.int64())))
+            self._places |= {digests[i]: (number, row) for row, i in enumerate(at)}
+        self._is_read = True
 
 
 def _replaced(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 # of one run, even if fewer attempts are allowed: what never ran was no attempt; rounds that met
 # trouble of the account do not count
 _ROUNDS = 3
+_BLOCK = 4096
 _ALL_TURNS = 10**6  # manifests of older versions do not say how many are the request's own
 _UNTRIED: dict[str, Any] = {
     **dict.fromkeys(("_attempts", "_input_tokens", "_output_tokens", "_cache_read_tokens"), 0),
@@ -137,19 +138,21 @@ class _Round:
         if left:
             states |= self._left(manifest, keys)
         at = [i for i, row_key in enumerate(keys) if row_key in states]
-        rows = manifest.take(pa.array(at, pa.int64())).combine_chunks()
-        sent = bodies_at(self._folder, chunk, rows["_offset"].to_pylist())
-        bodies, systems = list[bytes](), list[dict[str, Any]]()
-        place = self._route_of(chunk)
-        for i, before, last in zip(
-            at, rows.select(SYSTEM_FIELDS.names).to_pylist(), sent, strict=True
-        ):
-            body, system = self._row(place, before, states[keys[i]], last, part)
-            bodies.append(body)
-            systems.append(system)
-        source = rows.select(fields.names).to_batches()[0]
-        system = {name: [fields[name] for fields in systems] for name in SYSTEM_FIELDS.names}
-        writer.write(source, system, bodies)
+        for start in range(0, len(at), _BLOCK):  # as Python's objects, rows take kilobytes each
+            block = at[start : start + _BLOCK]
+            rows = manifest.take(pa.array(block, pa.int64())).combine_chunks()
+            sent = bodies_at(self._folder, chunk, rows["_offset"].to_pylist())
+            bodies, systems = list[bytes](), list[dict[str, Any]]()
+            place = self._route_of(chunk)
+            for i, before, last in zip(
+                block, rows.select(SYSTEM_FIELDS.names).to_pylist(), sent, strict=True
+            ):
+                body, system = self._row(place, before, states[keys[i]], last, part)
+                bodies.append(body)
+                systems.append(system)
+            source = rows.select(fields.names).to_batches()[0]
+            system = {name: [fields[name] for fields in systems] for name in SYSTEM_FIELDS.names}
+            writer.write(source, system, bodies)
 
     def _states(self, part: str) -> dict[bytes, dict[str, Any]]:
         """Return how the rows of a part ended that are worth another attempt, by key."""
