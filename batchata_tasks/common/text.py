@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from datetime import date, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 # what stands for our own characters where a stream cannot have them
@@ -82,6 +82,11 @@ def pluralize(number: int, one: str, many: str | None = None) -> str:
     if number == 1:
         return f"{number:,} {one}"
     return f"{number:,} {many or one + ('es' if one.endswith('h') else 's')}"
+
+
+def minute(seconds: float) -> str:
+    """Return a moment, in seconds since 1970, to the minute."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def duration(seconds: float) -> str:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import BatchataError, DeclinedError, LeaseError
 from batchata_tasks.common.files import read_json, write_json
-from batchata_tasks.common.text import printable
+from batchata_tasks.common.text import minute, printable
 from batchata_tasks.execution.held_dataset import InterruptedRunError, SuspendedRunError
 from batchata_tasks.providers import masked
 
@@ -35,7 +34,7 @@ class LastError:
 
     def told(self) -> str:
         """Return it as a sentence."""
-        when = datetime.fromtimestamp(self.at / 1e6, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        when = minute(self.at / 1e6)
         return f"the last start ({when}) ended so: {self.text}"
 
 

@@ -40,7 +40,7 @@ from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.spending import announce, close_unsent
 from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
-from batchata_tasks.pipeline.this_start import before
+from batchata_tasks.pipeline.this_start import before, sent_again
 from batchata_tasks.pipeline.trouble import StoppedError, judge
 from batchata_tasks.pipeline.ways import code_changed_words
 from batchata_tasks.planning.prepare import prepare_run
@@ -247,9 +247,11 @@ def _followed(held: OwnDataset) -> Generator[LiveRun, None, None]:
         held.progress.follow(None)
 
 
-def _report_plan(context: RunContext) -> None:
+def _report_plan(context: PlanningRun) -> None:
     plan = context.plan()
     if context.continued:
         context.log(f"going on with {pluralize(plan.requests, 'request')}: {_stand(context)}.")
         return
+    if (text := sent_again(context)) is not None:
+        context.log(f"{text}.")
     context.held.progress.planned(plan.requests, plan.batches, plan.up_to_date)

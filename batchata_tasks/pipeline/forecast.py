@@ -136,7 +136,7 @@ class LimitsAhead:
     # the largest cap on answers with which all of it may be sent at once; None if it does not
     # fit by a cap that answers are likely to keep to, or fits already
     fitting_cap: int | None = None
-    resent: int = 0  # rows that are up to date, and would be sent again with another cap
+    resent: int = 0  # rows that need no work, and would be sent again with another cap
     overruled: str | None = None  # a sentence: the limit of the budget is not what the spec states
 
     @property
@@ -190,7 +190,8 @@ class LimitsAhead:
         text = f"; with `max_tokens: {self.fitting_cap}` all of it would fit at once"
         if self.resent:
             rows = pluralize(self.resent, "row that is", "rows that are")
-            text += f", but it counts as another model: {rows} up to date would be sent again"
+            what = f"{rows} up to date or in flight would be sent again"
+            text += f", but it counts as another model: {what}"
         return text
 
     def _verdict(self) -> str:
@@ -260,7 +261,8 @@ def within(
     prospect = simulate(chunks, costs, left, spec.max_parallel_batches, summary.pilot)
     bound = sum(chunk.bound or 0 for chunk in chunks)
     cap = _fitting_cap(routes, chunks, bound - left, summary)
-    resent = summary.up_to_date if cap is not None and "model" in spec.rerun_on else 0
+    sent = summary.up_to_date + summary.in_flight - summary.held
+    resent = sent if cap is not None and "model" in spec.rerun_on else 0
     return LimitsAhead(limits, budget_left, bound, prospect, summary.least, cap, resent)
 
 

@@ -32,7 +32,7 @@ from batchata_tasks.execution.overdue import (
 )
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunPhase
-from batchata_tasks.pipeline.start import in_flight_keys
+from batchata_tasks.pipeline.start import rows_in_flight
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import HeldDataset
@@ -176,8 +176,8 @@ def _answered_since(held: HeldDataset, chunk: Chunk, key: list[str]) -> set[byte
     """Return the keys (digests) of rows that later runs landed, or sent and did not land yet."""
     later = held.ledger.later_runs(chunk.run_id)
     dataset_id = held.lease.dataset_id
-    sent = in_flight_keys(held.folder, held.ledger, dataset_id, chunk.run_id, key)
-    newer = {digest for digest, _ in sent}
+    sent = rows_in_flight(held.folder, held.ledger, dataset_id, chunk.run_id, key)
+    newer = {row.key for row in sent}
     dataset = Dataset(held.folder.data, pa.schema([]), [], [])
     for _, batch in dataset.rows([*key, "_run_id"]):
         pairs = zip(keys_of(batch, key), batch.column("_run_id").to_pylist(), strict=True)

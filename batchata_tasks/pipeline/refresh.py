@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.text import minute
 from batchata_tasks.execution.held_dataset import CancelledRunError
 from batchata_tasks.ledger import ChunkState, RunEnd, RunPhase, StopReason
 from batchata_tasks.pipeline.receipt import RunResult
@@ -84,7 +84,7 @@ def _tell_unsent(held: HeldDataset, ready: PreparedRun, run: RunRow) -> None:
 
 def going_on_words(refresh_before: int) -> str:
     """Return the sentence about the refresh that is carried on, which began at this moment."""
-    when = datetime.fromtimestamp(refresh_before / 1e6, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    when = minute(refresh_before / 1e6)
     return (
         f"the refresh that began on {when}, and has not got to all rows, goes on: rows that landed "
         "since then count as refreshed"

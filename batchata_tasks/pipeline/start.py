@@ -19,6 +19,7 @@ from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.refresh import going_on, going_on_words
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import require_results
+from batchata_tasks.planning.key_arrays import SentRow
 from batchata_tasks.planning.limits import budget_member, limits_of, overruled
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _is_over(dead: RunRow, ready: PreparedRun) -> bool:
     return seconds is not None and now_us() >= dead.started_at + int(seconds * 1e6)
 
 
-def in_flight_keys(
+def rows_in_flight(
     folder: DatasetFolder,
     ledger: Ledger,
     dataset_id: str,
@@ -218,10 +219,10 @@ def in_flight_keys(
     key: list[str],
     but_chunks: Container[str] = (),
     check: Callable[[pa.Schema], None] | None = None,
-) -> Iterator[tuple[bytes, bool]]:
-    """Yield the keys (digests) of rows that other runs sent and nobody landed yet.
+) -> Iterator[SentRow]:
+    """Yield the rows that other runs sent and nobody landed yet.
 
-    With each comes whether it is held: set aside, so that no run waits for it.
+    One is held if it is set aside, so that no run waits for it.
 
     `check` raises if the columns of such rows have another key than the present one.
     """
@@ -245,7 +246,9 @@ def in_flight_keys(
         if check is not None:
             check(manifest.schema)
         is_held = chunk.state in SET_ASIDE
-        yield from ((key_digest(row_key), is_held) for row_key in keys_of(manifest, key))
+        prints: list[str] = manifest["_fingerprint"].to_pylist()
+        for row_key, text in zip(keys_of(manifest, key), prints, strict=True):
+            yield SentRow(key_digest(row_key), is_held, text)
 
 
 def refresh_mark(refresh: bool) -> int | None:  # noqa: FBT001 - a yes or no of the command line

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.manifest import plan_bodies, write_chunk_manifest
+from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.lost_files import write_spec
@@ -25,7 +26,7 @@ from batchata_tasks.pipeline.one_chunk import ChunkSteps, Step
 from batchata_tasks.pipeline.planning_run import Recovery, planning_run
 from batchata_tasks.pipeline.recover import land_recovered
 from batchata_tasks.pipeline.rounds import plan_round
-from batchata_tasks.pipeline.start import in_flight_keys
+from batchata_tasks.pipeline.start import rows_in_flight
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
@@ -91,11 +92,14 @@ def _planned(
     settled = settle(table, run.folder, [chunk.id for chunk in unfinished])
     legacy = settled.declared.legacy()
     claimed, reread = recovery.row_ids, recovery.reread
-    planner = Planner(table, folder, dataset_id, options, progress, claimed, legacy, reread)
+    just_landed = frozenset(map(part_of_chunk, () if run.before is None else run.before.unlanded))
+    planner = Planner(
+        table, folder, dataset_id, options, progress, claimed, legacy, reread, just_landed
+    )
     settled.note(planner.summary)
     for text in planner.summary.misfit_texts():
         run.log(f"answers: {text}.")
-    in_flight = in_flight_keys(
+    in_flight = rows_in_flight(
         run.folder,
         run.ledger,
         dataset_id,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.money import dollars, exact, pico_from_usd
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import minute, pluralize
 from batchata_tasks.execution.land import commit_of
 from batchata_tasks.ledger import SET_ASIDE, UNFINISHED, ChunkKind, ChunkState
 from batchata_tasks.pipeline.planning_run import Before, PlanningRun
+from batchata_tasks.pipeline.ways import changed_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -49,11 +50,6 @@ def start_facts(run: RunContext, chunks: Iterable[Chunk], *, priced: bool) -> di
         return None
     batches = [chunk for chunk in chunks if chunk.kind == ChunkKind.BATCH]
     landed = [c for c in batches if c.state == ChunkState.LANDED and c.id not in begun.landed]
-    others = [
-        chunk
-        for chunk in run.ledger.existing_chunks(begun.unlanded)
-        if chunk.state == ChunkState.LANDED and chunk.run_id != run.run_id
-    ]
     aside = [chunk for chunk in batches if chunk.state in SET_ASIDE]
     return {
         "seconds": max(round((now_us() - begun.at) / 1e6, 1), 0.0),
@@ -62,8 +58,41 @@ def start_facts(run: RunContext, chunks: Iterable[Chunk], *, priced: bool) -> di
         "held_rows": sum(chunk.rows for chunk in aside),
         "outcomes": _rows(run, landed),
         "cost_usd": _settled(run, landed) if priced else None,
-        "earlier": _earlier(run, others),
+        "earlier": _earlier(run, _landed_of_others(run, begun)),
     }
+
+
+def _landed_of_others(run: RunContext, begun: Before) -> list[Chunk]:
+    """Return the chunks of other runs that this start landed."""
+    return [
+        chunk
+        for chunk in run.ledger.existing_chunks(begun.unlanded)
+        if chunk.state == ChunkState.LANDED and chunk.run_id != run.run_id
+    ]
+
+
+def sent_again(run: PlanningRun) -> str | None:
+    """Return the sentence on rows that are sent again since what they ask changed, if any are.
+
+    People wonder most about those whose answers have just landed: the change was made while their
+    batches were under way.
+    """
+    plan, begun = run.plan(), run.before
+    if not plan.changed:
+        return None
+    rows = sum(plan.changed.values())
+    again = f"{pluralize(rows, 'row is', 'rows are')} sent again"
+    if begun is None or not plan.asked_anew:
+        return f"{changed_words(plan)}: {again}"
+    batches = [c.batch_id for c in _landed_of_others(run, begun) if c.batch_id is not None]
+    moments = [moment for one in batches if (moment := run.ledger.submitted_at(one)) is not None]
+    when = minute(min(moments, default=begun.at) / 1e6)
+    if plan.asked_anew == rows:
+        return f"{changed_words(plan)} since {when}: {again}, though their answers have just landed"
+    some = (
+        f"{plan.asked_anew:,} of them though the answers to what was sent {when} have just landed"
+    )
+    return f"{changed_words(plan)}: {again}, {some}"
 
 
 def _earlier(run: RunContext, chunks: list[Chunk]) -> dict[str, Any] | None:

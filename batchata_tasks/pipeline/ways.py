@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.planning.renamed import as_command
+from batchata_tasks.planning.summary import CHANGES
 
 if TYPE_CHECKING:
+    from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.spec.run import RunSpec
 
 
@@ -55,6 +57,16 @@ def code_changed_words(spec: RunSpec, taken: int = 0, refused: int = 0) -> str:
         return f"{changed}: {kept_by(spec)} {how}"
     how = "reads all again, for free, and keeps those that it takes"
     return f"{changed}: {', and '.join(known)}; {kept_by(spec)} {how}"
+
+
+def changed_words(plan: PlanSummary) -> str:
+    """Return what changed in what rows ask that are sent again, in words."""
+    if len(plan.changed) == 1:
+        return f"{CHANGES[next(iter(plan.changed))]} changed"
+    texts = [
+        f"{CHANGES[reason]} ({pluralize(rows, 'row')})" for reason, rows in plan.changed.items()
+    ]
+    return f"{' and '.join(texts)} changed"
 
 
 def retried_by(spec: RunSpec | Mapping[str, Any]) -> str:

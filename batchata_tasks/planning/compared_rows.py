@@ -9,7 +9,7 @@ import numpy as np
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.row_hashes import row_hashes
-from batchata_tasks.planning.fingerprint import INPUT_BYTES, fingerprint, with_schema
+from batchata_tasks.planning.fingerprint import INPUT_BYTES, changed, fingerprint, with_schema
 from batchata_tasks.planning.key_arrays import Keys
 from batchata_tasks.planning.legacy import legacy_values
 from batchata_tasks.planning.row_block import RowBlock
@@ -57,7 +57,8 @@ class ComparedRows:
         self.keys = Keys.of(key_digests(self.canonical))
         self._prints = builder.fingerprints(rows)
         self._at = landed.keys.find(self.keys)
-        self.in_flight, self.held = in_flight.find(self.keys)
+        self._flying, self._flying_at = in_flight, in_flight.find(self.keys)
+        self.in_flight, self.held = self._flying_at >= 0, in_flight.held(self._flying_at)
         self._inputs = self._prints.inputs
         self._is_old = np.zeros(len(rows), np.bool_)
         self._asked_under = dict[int, str]()  # the part of another response model, by place
@@ -127,6 +128,11 @@ class ComparedRows:
     def landed(self, place: int) -> LandedRow | None:
         """Return the dataset's row of a key."""
         return None if self._at[place] < 0 else self._landed.row(int(self._at[place]))
+
+    def changed_in_flight(self, place: int) -> list[str]:
+        """Return in which parts a row in flight asks something else by now (see `changed`)."""
+        sent = self._flying.fingerprint(int(self._flying_at[place]))
+        return changed(sent, self.fingerprint(place))
 
     def part(self, place: int) -> str:
         """Return the part that holds a landed row."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from batchata_tasks.planning.fingerprint import OTHERS_FROM
+from batchata_tasks.planning.texts import Codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -48,26 +52,51 @@ class Keys(NamedTuple):
         return places
 
 
-class InFlight:
-    """The keys of rows that were sent and did not land yet, and whether each is held."""
+class SentRow(NamedTuple):
+    """A row that was sent and did not land yet, by the digest of its key.
 
-    def __init__(self, rows: Iterable[tuple[bytes, bool]]) -> None:
-        known: dict[bytes, bool] = {}
-        for digest, is_held in rows:
-            known.setdefault(digest, is_held)
+    No run waits for one that is held.
+    """
+
+    key: bytes
+    is_held: bool
+    fingerprint: str
+
+
+class InFlight:
+    """The rows that were sent and did not land yet; there may be millions of them."""
+
+    def __init__(self, rows: Iterable[SentRow]) -> None:
+        known: dict[bytes, int] = {}
+        held, heads, others = bytearray(), bytearray(), array("i")
+        self._others = Codes()  # few, while each row has a head of its own
+        for row in rows:
+            if known.setdefault(row.key, len(known)) == len(held):
+                held.append(row.is_held)
+                heads += row.fingerprint[:OTHERS_FROM].encode().ljust(OTHERS_FROM, b"\0")
+                others.append(self._others.of(row.fingerprint[OTHERS_FROM:]))
         digests = sorted(known)
+        order = np.array([known[digest] for digest in digests], np.int64)
         self._keys = Keys.of(digests)
-        self._held = np.array([known[digest] for digest in digests], np.bool_)
+        self._held = np.frombuffer(held, np.bool_)[order]
+        self._heads = np.frombuffer(heads, f"S{OTHERS_FROM}")[order]
+        self._rests = np.frombuffer(others, np.int32)[order]
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def find(self, wanted: Keys) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return which of the keys are in flight, and which of those are held."""
-        at = self._keys.find(wanted)
-        if not len(self):
-            return at >= 0, at >= 0
-        return at >= 0, (at >= 0) & self._held[at]
+    def find(self, wanted: Keys) -> NDArray[np.int64]:
+        """Return the places of keys among these; -1 if one is not in flight."""
+        return self._keys.find(wanted)
+
+    def held(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows are held, by their places; none at -1 is."""
+        return (places >= 0) & self._held[places] if len(self) else places >= 0
+
+    def fingerprint(self, place: int) -> str:
+        """Return the fingerprint with which a row was sent."""
+        head: bytes = self._heads[place]
+        return head.decode() + self._others.texts[int(self._rests[place])]
 
 
 class SourceKeys:

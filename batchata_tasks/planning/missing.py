@@ -88,7 +88,7 @@ class SourceLook:
         before = np.ones(len(marked), np.bool_) if terms.delete else ~marked
         gone = ~self._seen & before
         if terms.delete and len(flying):
-            gone &= ~flying.find(self._landed.keys)[0]
+            gone &= flying.find(self._landed.keys) < 0
         return MissingRows(self._by_part(gone), back, int(gone.sum()), int(before.sum()))
 
     def _by_part(self, rows: NDArray[np.bool_]) -> _ByPart:

@@ -23,13 +23,13 @@ from batchata_tasks.common.files import storage_errors
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
 from batchata_tasks.planning.compared_rows import ComparedRows
 from batchata_tasks.planning.fingerprint import changed, is_rehearsed, other_parts
-from batchata_tasks.planning.key_arrays import InFlight, SourceKeys
+from batchata_tasks.planning.key_arrays import InFlight, SentRow, SourceKeys
 from batchata_tasks.planning.landed import Landed, LandedRow
 from batchata_tasks.planning.missing import MissingRows, SourceLook
 from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
-from batchata_tasks.planning.summary import Options, PlanSummary
+from batchata_tasks.planning.summary import CHANGES, Options, PlanSummary
 from batchata_tasks.planning.values import require_usable
 from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
@@ -60,7 +60,12 @@ class _Wanted(NamedTuple):
 
 
 class Planner:
-    """One planning pass; `folder` receives the plan's files."""
+    """One planning pass; `folder` receives the plan's files.
+
+    With `lands_first`, what is in flight and not held lands before anything is sent: of it, rows
+    that ask something else by now are to be sent again. `just_landed` are the parts of rows whose
+    answers landed a moment ago.
+    """
 
     def __init__(
         self,
@@ -72,12 +77,16 @@ class Planner:
         claimed: AbstractSet[str] = frozenset(),
         legacy: Mapping[str, pa.DataType] = MappingProxyType({}),
         reread: Sequence[str] = (),
+        just_landed: AbstractSet[str] = frozenset(),
+        *,
+        lands_first: bool = False,
     ) -> None:
         self._table, self._folder = table, folder
         self._dataset_id, self._options = dataset_id, options
         self._progress = progress
         self._claimed = claimed  # ids of the rows whose answers are recovered
         self._reread = reread  # parts of other response models under which these were asked for
+        self._just_landed, self._lands_first = just_landed, lands_first
         self._legacy = legacy  # the types in which version 1 of fingerprints read columns
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
@@ -88,11 +97,8 @@ class Planner:
         limits = [route.provider.limits for route in table.builder.routes]
         self.packer = Packer(limits, table.spec.items_per_batch)
 
-    def run(self, in_flight: Iterable[tuple[bytes, bool]] = ()) -> list[PlannedChunk]:
+    def run(self, in_flight: Iterable[SentRow] = ()) -> list[PlannedChunk]:
         """Make the pass; return the chunks of the plan, in order.
-
-        `in_flight` has the keys of rows that were sent and did not land yet, and whether each is
-        held.
 
         Raises:
             SourceError: a row cannot be used; it is named, with the remedy.
@@ -103,7 +109,7 @@ class Planner:
             self._pass(in_flight)
         return self._finish()
 
-    def _pass(self, in_flight: Iterable[tuple[bytes, bool]]) -> None:
+    def _pass(self, in_flight: Iterable[SentRow]) -> None:
         table = self._table
         fields = table.source.stored_schema(self._spec.carried)
         with ExitStack() as files:
@@ -247,22 +253,23 @@ class Planner:
         self.summary.up_to_date += int(quiet.sum())
         wanted = list[_Wanted]()
         for place in np.flatnonzero(~quiet & ~left_out).tolist():
-            if compared.in_flight[place]:
-                self.summary.in_flight += 1
-                self.summary.held += bool(compared.held[place])
-                continue
-            landed = compared.landed(place)
-            if claimed[place]:
+            landed, flies = compared.landed(place), bool(compared.in_flight[place])
+            if claimed[place] and not flies:
                 self.summary.recovered += 1
                 wanted.append(_Wanted(place, landed, claimed=True))
                 continue
-            reason = self._reason(compared, place, landed)
+            if flies:
+                reason = self._reason_in_flight(compared, place)
+            else:
+                reason = self._reason(compared, place, landed)
             if reason is None:
-                quiet[place] = True
+                quiet[place] = not flies
             elif self._spec.limit is not None and self._reasons.total() >= self._spec.limit:
                 self.summary.over_limit += 1
             else:
                 self._reasons[reason] += 1
+                is_new = landed is not None and landed.part in self._just_landed
+                self.summary.asked_anew += flies or (is_new and reason in CHANGES)
                 wanted.append(_Wanted(place, landed, fails=reason == "failed"))
         self._carry(compared, np.flatnonzero(quiet & anew))
         return wanted
@@ -342,6 +349,19 @@ class Planner:
         # what met trouble of the account was not tried, so `rerun_on` has no say in it
         untried = error_code(landed.error) is ErrorCode.ACCOUNT
         return "failed" if untried else self._wanted("failed")
+
+    def _reason_in_flight(self, compared: ComparedRows, place: int) -> str | None:
+        """Return why a row in flight is to be sent again; None, and the summary counts it, if not.
+
+        It is not compared with what landed of it before: its own answer will have replaced that.
+        """
+        if self._lands_first and not compared.held[place]:
+            for reason in compared.changed_in_flight(place):
+                if reason in self._spec.rerun_on:
+                    return reason
+        self.summary.in_flight += 1
+        self.summary.held += bool(compared.held[place])
+        return None
 
     def _whatever_it_answers(self, landed: LandedRow) -> str | None:
         """Return why a row is to be sent although its request is the same, if it is.

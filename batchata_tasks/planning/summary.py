@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+CHANGES = {
+    "prompt": "the prompt",
+    "input": "the input",
+    "model": "the model or a parameter",
+    "schema": "the response model",
+}
+"""Reasons for which rows are sent again whatever their answers were, in words."""
 _MONEY = frozenset({"bound", "expected", "expected_list", "factors", "least"})
 
 
@@ -40,6 +47,9 @@ class PlanSummary:
     # columns that seem to have another name in source and spec by now: the new one by the old one
     renamed: dict[str, str] = field(default_factory=dict[str, str])
     reasons: dict[str, int] = field(default_factory=dict[str, int])
+    # of those to send: they ask something else by now than in their batches, which are in flight
+    # (in a plan that is only shown), or landed in this very start
+    asked_anew: int = 0
     requests: int = 0
     batches: int = 0
     bound: int | None = 0  # the most that it can cost; None without a known price
@@ -67,6 +77,11 @@ class PlanSummary:
                     "`_response` alone"
                 )
         return texts
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """How many rows are to be sent again since what they ask changed, by reason."""
+        return {reason: self.reasons[reason] for reason in CHANGES if reason in self.reasons}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

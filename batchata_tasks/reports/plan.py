@@ -29,7 +29,7 @@ from batchata_tasks.pipeline.refresh import going_on, going_on_words
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import what_lacks
 from batchata_tasks.pipeline.revalidation import by_now, is_to_be_read
-from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
+from batchata_tasks.pipeline.start import correct_bounds, price_source, rows_in_flight
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.fingerprint import schema_part_of
 from batchata_tasks.planning.missing import require_whole_source
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Chunk, Ledger, RunRow
+    from batchata_tasks.planning.key_arrays import SentRow
     from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.spec.run import RunSpec
@@ -75,14 +76,14 @@ def preview(
             correct_bounds(ledger, ready.table)
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-plan-"))
         folder = Path(scratch) / "plan"
-        dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=options.take_over)
+        dataset_id, ahead, sent = _look_at_dataset(ready, ledger, take_over=options.take_over)
         if ledger is not None:
             table = as_brought_up(ready.table, DatasetFolder(spec.output), ledger, dataset_id)
             ready = replace(ready, table=table)
         options, notes = _going_on(ready, ledger, dataset_id, options)
         unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
         planner = _planner(ready, folder, dataset_id, ahead, unfinished, options)
-        chunks, summary = planner.run(sent_keys), planner.summary
+        chunks, summary = planner.run(sent), planner.summary
         note_renamed(ready.table, DatasetFolder(spec.output), summary)
         require_whole_source(ready.table, planner.missing, summary)
         usage = measures(ledger, ready.table, chunks, folder)
@@ -157,7 +158,15 @@ def _planner(
     require_known_key(ready.table, DatasetFolder(ready.spec.output))
     settled = settle(ready.table, DatasetFolder(ready.spec.output), unlanded)
     claimed, legacy = ahead.row_ids, settled.declared.legacy()
-    planner = Planner(ready.table, folder, dataset_id, options, claimed=claimed, legacy=legacy)
+    planner = Planner(
+        ready.table,
+        folder,
+        dataset_id,
+        options,
+        claimed=claimed,
+        legacy=legacy,
+        lands_first=True,
+    )
     settled.note(planner.summary)
     return planner
 
@@ -173,8 +182,8 @@ def _stopped(ready: PreparedRun, run: RunRow | None, options: Options) -> str | 
 
 def _look_at_dataset(
     ready: PreparedRun, ledger: Ledger | None, *, take_over: bool
-) -> tuple[str, LostRows, Iterable[tuple[bytes, bool]]]:
-    """Return a dataset's id, what a run would recover, and the keys of rows at the provider."""
+) -> tuple[str, LostRows, Iterable[SentRow]]:
+    """Return a dataset's id, what a run would recover, and the rows at the provider."""
     folder = DatasetFolder(ready.spec.output)
     owner = folder.owner()
     if owner is not None and (ledger is None or owner["ledger_id"] != ledger.id):
@@ -198,8 +207,8 @@ def _look_at_dataset(
     check = ready.table.dataset.check_key
     unfinished = ledger.unfinished_chunks(dataset_id, "")
     not_waited = {chunk.id for chunk in unfinished if chunk.run_id in ended} | ahead.chunks
-    sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, not_waited, check)
-    return dataset_id, ahead, sent_keys
+    sent = rows_in_flight(folder, ledger, dataset_id, "", ready.spec.key, not_waited, check)
+    return dataset_id, ahead, sent
 
 
 def _unset_keys(ready: PreparedRun) -> list[str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.html import pairs_html, shortened
 from batchata_tasks.common.money import dollars, exact
-from batchata_tasks.common.text import pluralize, printable
+from batchata_tasks.common.text import minute, pluralize, printable
 from batchata_tasks.pipeline.lost import InFlight
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
-from batchata_tasks.pipeline.ways import code_changed_words, kept_by, renamed_by
+from batchata_tasks.pipeline.ways import changed_words, code_changed_words, kept_by, renamed_by
 from batchata_tasks.planning.estimate import based_on
 from batchata_tasks.planning.limits import limits_of
 
@@ -118,6 +117,7 @@ class Preview:
             *self._sending(),
             *self._recovery(),
             *self._in_flight(),
+            *self._sent_again(),
             *self._held(),
             *self._cost(),
         ]
@@ -234,10 +234,22 @@ class Preview:
         reserved = f"at most {dollars(sent.bound)}, which is reserved"
         return [("In flight", f"{batches}: {expected}{reserved}")]
 
+    def _sent_again(self) -> list[tuple[str, str]]:
+        rows = self.summary.asked_anew
+        if not rows:
+            return []
+        are = pluralize(rows, "of the requests is", "of the requests are")
+        text = (
+            f"{are} for rows that are in flight: {changed_words(self.summary)} since they were "
+            "sent. Their answers land first, and are paid for as well; undo the change before the "
+            "next run to keep them"
+        )
+        return [("Sent again", text)]
+
     def _held(self) -> list[tuple[str, str]]:
         if not self.held.batches:
             return []
-        when = "" if self.held_since is None else f", the oldest sent {_minute(self.held_since)}"
+        when = "" if self.held_since is None else f", the oldest sent {minute(self.held_since)}"
         cost = "of unknown cost"
         if self.held.bound is not None:
             cost = f"at most {dollars(self.held.bound)}, which stays reserved"
@@ -267,7 +279,3 @@ class Preview:
         listed = f"{dollars(summary.expected_list)} at list price, outside of a batch"
         lines += [("Expected", f"{expected}; {listed}"), ("Cost", bound)]
         return lines if self.limits is None else [*lines, ("Limits", self.limits.text())]
-
-
-def _minute(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

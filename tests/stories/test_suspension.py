@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from tests.support.jobs import sent
-from tests.support.table import APIS, Table, open_batches
+from tests.support.table import APIS, SCHEMA, Table, open_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,10 +42,16 @@ def started(
     lets_go_after: float = 0,
     *before: str,
     options: Options | None = None,
+    told: list[str] | None = None,
 ) -> Receipt:
-    """Start a run that lets go; runs that the same work let go of `before` are its own."""
+    """Start a run that lets go; runs that the same work let go of `before` are its own.
+
+    What it says is `told`.
+    """
     letting_go = LettingGo(lets_go_after, frozenset(before))
-    return run_prepared(prepare_run(spec, Settings()), options, letting_go=letting_go)
+    progress = None if told is None else LineProgress(told.append)
+    ready = prepare_run(spec, Settings())
+    return run_prepared(ready, options, progress=progress, letting_go=letting_go)
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -142,6 +149,85 @@ def test_ones_own_run_is_not_carried_on(emulator: Emulator, tmp_path: Path) -> N
     receipt = started(spec, 0, let_go.value.run_id)
     assert (receipt.continued, receipt.outcomes) == (False, {"succeeded": 3})
     assert not any("This start" in label for label, _ in receipt.lines())
+
+
+OTHER_SCHEMA = {**SCHEMA, "properties": {**SCHEMA["properties"], "label": {"enum": ["x", "y"]}}}
+WHAT_CHANGED = {
+    "prompt": "the prompt",
+    "model": "the model or a parameter",
+    "schema": "the response model",
+    "input": "the input",
+}
+
+
+def edited(table: Table, what: str) -> dict[str, Any]:
+    """Change what all rows ask; return what changes in the spec."""
+    if what == "input":
+        for value in table.values:
+            value["text"] = f"another {value['text']}"
+        table.write()
+    changes: dict[str, dict[str, Any]] = {
+        "prompt": {"prompt": "Anew: {{ text }}"},
+        "model": {"model": "claude-sonnet-5-5"},
+        "schema": {"response_schema": OTHER_SCHEMA},
+    }
+    return changes.get(what, {})
+
+
+@pytest.mark.parametrize("what", WHAT_CHANGED)
+def test_what_an_edit_sends_again_is_told_while_it_is_suspended(
+    emulator: Emulator, tmp_path: Path, what: str
+) -> None:
+    """What is in flight lands, and is sent again as it is asked by now: for what the plan says.
+
+    The log says why. What nobody wants for that reason is not sent, and not told.
+    """
+    table = Table(tmp_path, emulator, "anthropic", rows=9)
+    batches = {"items_per_batch": 3, "max_parallel_batches": 2}
+    with open_batches(emulator), pytest.raises(SuspendedRunError) as let_go:
+        started(table.spec(**batches, limit=6))
+    changes = {**batches, **edited(table, what)}
+    others = [reason for reason in ("new", *WHAT_CHANGED) if reason != what]
+    unasked = preview(table.spec(**changes, rerun_on=others), Settings()).summary
+    assert (unasked.requests, unasked.in_flight) == (3, 6)
+    spec = table.spec(**changes)
+    found = preview(spec, Settings())
+    plan, told = found.summary, dict(found.lines())
+    assert plan.reasons == {what: 6, "new": 3}
+    assert (plan.requests, plan.in_flight, plan.asked_anew) == (9, 0, 6)
+    changed = WHAT_CHANGED[what]
+    text = f"6 of the requests are for rows that are in flight: {changed} changed since they were "
+    assert told["Sent again"].startswith(text)
+
+    lines = list[str]()
+    receipt = started(spec, 60, let_go.value.run_id, told=lines)
+    assert sent(emulator) == 6 + plan.requests
+    assert receipt.upper_bound_usd == found.to_json()["upper_bound_usd"]
+    assert receipt.outcomes == {"succeeded": 9}
+    (line,) = (line for line in lines if "sent again" in line)
+    pattern = rf"^{changed} changed since 20\d\d-.* UTC: 6 rows are sent again, though their "
+    assert re.match(pattern, line)
+    assert preview(spec, Settings()).summary.requests == 0
+
+
+def test_rows_in_flight_whose_source_changed_are_told(emulator: Emulator, tmp_path: Path) -> None:
+    """The run that was suspended is carried on as it was planned; the one after it sends them."""
+    table = Table(tmp_path, emulator, "anthropic", rows=6)
+    spec = table.spec(items_per_batch=3)
+    with open_batches(emulator), pytest.raises(SuspendedRunError) as let_go:
+        started(spec)
+    for value in table.values[2:4]:
+        value["text"] = "another text"
+    table.write()
+    plan = preview(spec, Settings()).summary
+    assert (plan.reasons, plan.in_flight, plan.asked_anew) == ({"input": 2}, 4, 2)
+    lines = list[str]()
+    started(spec, 60, let_go.value.run_id, told=lines)
+    assert sent(emulator) == 6
+    assert not any("sent again" in line for line in lines)
+    started(spec, 60, told=lines)
+    assert "the input changed: 2 rows are sent again." in lines
+    assert sent(emulator) == 8
 
 
 EDITED: list[dict[str, Any]] = [

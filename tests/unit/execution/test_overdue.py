@@ -99,6 +99,8 @@ def test_an_overdue_batch_that_is_not_found_is_sought_in_the_list_at_once(
 def test_another_spec_lands_what_an_earlier_one_left(table: Table) -> None:
     """An overdue batch lands under the spec that sent it; a changed prompt then sends it anew."""
     batch = left_overdue(table)
+    plan = preview(table.spec(prompt="Other: {{ text }}")).summary
+    assert (plan.in_flight, plan.held, plan.requests) == (ROWS, ROWS, 0)
     assert table.run(prompt="Other: {{ text }}").plan["in_flight"] == ROWS
     table.emulator.control.finish(batch)
     receipt = table.run(prompt="Other: {{ text }}")

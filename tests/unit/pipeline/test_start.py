@@ -12,7 +12,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.ledger import ChunkState, Intent
-from batchata_tasks.pipeline.start import in_flight_keys, refresh_mark, start_run, unfinished_run
+from batchata_tasks.pipeline.start import refresh_mark, rows_in_flight, start_run, unfinished_run
 from batchata_tasks.pipeline.steps import plan_step
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
@@ -120,10 +120,10 @@ def test_rows_of_other_runs_in_flight_are_not_planned_again(held: OwnDataset, ta
     run = planned(held, table)
     (chunk,) = held.ledger.chunks(run.run_id, (ChunkState.PLANNED,))
     arguments = (held.folder, held.ledger, held.lease.dataset_id, "another run", ["id"])
-    assert list(in_flight_keys(*arguments)) == []
+    assert list(rows_in_flight(*arguments)) == []
     held.ledger.reserve(held.lease, chunk, None)
     intent = Intent(chunk.id, "account", chunk.rows, held.lease.fence, now_us(), None, 0)
     held.ledger.record_intent(held.lease, intent)
     held.ledger.hold(held.lease, chunk.id)
     with pytest.raises(HeldError, match="which ones they are is lost"):
-        list(in_flight_keys(*arguments))
+        list(rows_in_flight(*arguments))

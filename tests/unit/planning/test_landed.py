@@ -16,7 +16,7 @@ from batchata_tasks.common.canonical import canonical, key_digest
 from batchata_tasks.dataset.columns import dataset_schema
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.planning import key_arrays
-from batchata_tasks.planning.key_arrays import InFlight, Keys, SourceKeys
+from batchata_tasks.planning.key_arrays import InFlight, Keys, SentRow, SourceKeys
 from batchata_tasks.planning.landed import Landed, LandedRow
 from tests.support.by_day import examples
 
@@ -128,12 +128,16 @@ def test_keys_that_share_their_first_half_are_told_apart() -> None:
 def test_keys_in_flight_are_known_once() -> None:
     """A key that two chunks have is in flight, perhaps held; a key that none has is not."""
     a, b, c = (digest_of(n) for n in range(3))
-    flying = InFlight(iter([(a, False), (b, True), (a, False), (b, True)]))
+    prints = {a: f"v2:{'1' * 24}.p.m.s", b: "of an unknown version"}
+    rows = [SentRow(key, key == b, prints[key]) for key in (a, b, a, b)]
+    flying = InFlight(iter(rows))
     assert len(flying) == 2
-    in_flight, held = flying.find(Keys.of([a, b, c]))
-    assert (in_flight.tolist(), held.tolist()) == ([True, True, False], [False, True, False])
+    places = flying.find(Keys.of([a, b, c]))
+    assert flying.held(places).tolist() == [False, True, False]
+    assert [flying.fingerprint(place) for place in places[:2].tolist()] == [*prints.values()]
+    assert places[2] == -1
     nothing = InFlight([]).find(Keys.of([a]))
-    assert [one.tolist() for one in nothing] == [[False], [False]]
+    assert (nothing.tolist(), InFlight([]).held(nothing).tolist()) == ([-1], [False])
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=30), max_size=5), st.sampled_from([4, 1000]))

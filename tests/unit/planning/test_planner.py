@@ -21,6 +21,7 @@ from batchata_tasks.dataset.declared import DeclaredSchema
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.manifest import _batches, plan_bodies, read_plan
 from batchata_tasks.planning.fingerprint import part
+from batchata_tasks.planning.key_arrays import SentRow
 from batchata_tasks.planning.packing import PlannedChunk
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare
@@ -138,7 +139,7 @@ class Bench:
     def plan(
         self,
         options: Options | None = None,
-        in_flight: Iterable[tuple[bytes, bool]] = (),
+        in_flight: Iterable[SentRow] = (),
         legacy: dict[str, pa.DataType] | None = None,
         **values: Any,
     ) -> Planned:
@@ -452,10 +453,14 @@ def test_of_two_landed_rows_the_later_counts(bench: Bench) -> None:
 
 @pytest.mark.parametrize("refresh", [None, 2**60])
 def test_rows_in_flight_are_not_sent_twice(bench: Bench, refresh: int | None) -> None:
-    """Rows that another run sent and nobody landed are left to it, even in a refresh."""
+    """Rows that another run sent and nobody landed are left to it, even in a refresh.
+
+    Also if they ask something else by now: their answers come first.
+    """
+    keys = {"a": False, "c": True, "gone": True}
     plan = bench.plan(
         Options(refresh_before=refresh),
-        in_flight=[(digest_of("a"), False), (digest_of("c"), True), (digest_of("gone"), True)],
+        in_flight=[SentRow(digest_of(key), held, "v2:i.p.m.s") for key, held in keys.items()],
     )
     assert (plan.ids, plan.summary.in_flight, plan.summary.held) == (["b"], 2, 1)
 

@@ -110,13 +110,18 @@ def test_a_cap_that_answers_would_not_keep_to_is_not_told(table: Table) -> None:
 
 
 def test_a_cap_that_sends_rows_again_says_so(table: Table) -> None:
-    """Another `max_tokens` is another model: rows that landed would be sent again."""
-    table.run(limit=10)
+    """Another `max_tokens` is another model: rows that landed would be sent again.
+
+    So would those that are in flight.
+    """
+    table.run(limit=8)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt()), limit=2)
     bound = preview(table.spec()).summary.bound or 0
     limit = {"cost_limit_usd": float(usd(int(bound * Decimal("0.9"))))}
     plan = preview(table.spec(**limit))
     assert plan.limits is not None
-    assert "10 rows that are up to date would be sent again" in plan.limits.text()
+    assert "10 rows that are up to date or in flight would be sent again" in plan.limits.text()
     plan = preview(table.spec(**limit, rerun_on=["new"]))
     assert plan.limits is not None
     assert plan.limits.text().endswith("all of it would fit at once")
