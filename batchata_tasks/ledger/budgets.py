@@ -17,11 +17,20 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.agreement import TRACKER, Agreement, terms_of
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import SET_ASIDE, BudgetStatus, ChunkState, RunPhase, new_id
+from batchata_tasks.ledger.values import (
+    SET_ASIDE,
+    BudgetStatus,
+    ChunkState,
+    MoneyInFlight,
+    RunPhase,
+    new_id,
+)
 from batchata_tasks.types.batch_life import LONGEST_LIFE
 from batchata_tasks.types.budget import BudgetTerms, is_of_rehearsals, name_of_rehearsals
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import ColumnElement, Connection, Row
 
 
@@ -198,31 +207,64 @@ class Budgets(Store):
         of such runs land once they have ended; only what was not sent returns when they are run
         again.
         """
-        r, c = t.reservations.c, t.chunks.c
-        now = now_us()
+        returns = self._returning(connection, watched=watched)
+        rows = _in_flight(connection, terms, (t.chunks.c.dataset_id != dataset_id) & returns)
+        return sum(row.reserved for row in rows)
+
+    @reads
+    def money_in_flight(
+        self, connection: Connection, terms: BudgetTerms, dataset_id: str
+    ) -> tuple[list[MoneyInFlight], list[MoneyInFlight]]:
+        """Return what comes back to a budget's present period: of this dataset, and of others.
+
+        That is for each batch, the oldest first. Of others it is what a watched ledger waits for.
+        """
+        own: list[MoneyInFlight] = []
+        others: list[MoneyInFlight] = []
+        is_own = t.chunks.c.dataset_id == dataset_id
+        which = is_own | self._returning(connection, watched=True)
+        for row in _in_flight(connection, terms, which):
+            cost = row.reserved if row.expected is None else min(row.expected, row.reserved)
+            money = MoneyInFlight(1, row.reserved, row.reserved - cost)
+            (own if row.dataset_id == dataset_id else others).append(money)
+        return own, others
+
+    def _returning(self, connection: Connection, *, watched: bool) -> ColumnElement[bool]:
+        """Select the chunks whose money returns; see `others_in_flight`."""
         returns = t.datasets.c.lease_until > self.clock(connection)
         if watched:
             returns |= (
                 (t.runs.c.state == RunPhase.OPEN)
-                & (c.state == ChunkState.SUBMITTED)
-                & (t.batches.c.submitted_at > now - int(LONGEST_LIFE * 1e6))
+                & (t.chunks.c.state == ChunkState.SUBMITTED)
+                & (t.batches.c.submitted_at > now_us() - int(LONGEST_LIFE * 1e6))
             )
-        query = (
-            select(r.reserved)
-            .join(t.chunks, c.id == r.chunk_id)
-            .join(t.datasets, t.datasets.c.id == c.dataset_id)
-            .join(t.runs, t.runs.c.id == c.run_id)
-            .outerjoin(t.batches, t.batches.c.batch_id == c.batch_id)
-            .where(
-                c.dataset_id != dataset_id,
-                c.state.not_in(SET_ASIDE),
-                r.settled.is_(None),
-                r.budget == terms.name,
-                _since(binding_terms(connection, terms).start(now)),
-                returns,
-            )
+        return returns
+
+
+def _in_flight(
+    connection: Connection, terms: BudgetTerms, which: ColumnElement[bool]
+) -> Sequence[Row[Any, Any, Any]]:
+    """Return what is reserved for chunks of a budget's present period, the oldest first.
+
+    None of what is set aside, for which nobody waits.
+    """
+    r, c = t.reservations.c, t.chunks.c
+    query = (
+        select(r.reserved, c.expected, c.dataset_id)
+        .join(t.chunks, c.id == r.chunk_id)
+        .join(t.datasets, t.datasets.c.id == c.dataset_id)
+        .join(t.runs, t.runs.c.id == c.run_id)
+        .outerjoin(t.batches, t.batches.c.batch_id == c.batch_id)
+        .where(
+            c.state.not_in(SET_ASIDE),
+            r.settled.is_(None),
+            r.budget == terms.name,
+            _since(binding_terms(connection, terms).start(now_us())),
+            which,
         )
-        return sum(connection.execute(query).scalars())
+        .order_by(r.reserved_at)
+    )
+    return connection.execute(query).all()
 
 
 def money_of(connection: Connection, which: ColumnElement[bool]) -> tuple[int, int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Row
 
 RunRow: TypeAlias = "Row[Any]"
@@ -212,6 +214,22 @@ class RemainingBudget:
         """Return the smaller of the two once `others` has been returned to the budget."""
         budget = None if self.budget is None else self.budget + others
         return min(amount for amount in (self.run, budget) if amount is not None)
+
+
+class MoneyInFlight(NamedTuple):
+    """What is reserved for some batches of a budget, and what of it is likely to be returned.
+
+    In picodollars.
+    """
+
+    batches: int = 0
+    reserved: int = 0
+    back: int = 0
+
+    @classmethod
+    def sum_of(cls, them: Iterable[MoneyInFlight]) -> MoneyInFlight:
+        """Return the money of all of them."""
+        return cls(*map(sum, zip(*them, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchata_tasks.common.money import dollars, usd
+from batchata_tasks.common.money import dollars, exact
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.guard import SMALLEST_SHARE
+from batchata_tasks.ledger import MoneyInFlight
+from batchata_tasks.pipeline.receipt_money import in_flight_facts, in_flight_words
 from batchata_tasks.planning.limits import SpendingLimits, budget_member, limits_of, overruled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from batchata_tasks.ledger import Ledger
+    from batchata_tasks.ledger import BudgetTerms, Ledger
     from batchata_tasks.planning.route import Route
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.spec.run import RunSpec
@@ -48,11 +51,43 @@ class Prospect:
         return self.unsent > 0
 
 
+@dataclass(frozen=True)
+class BudgetMoney:
+    """What is left of a budget, in picodollars, and what comes back to it, batch by batch.
+
+    Less than nothing is left if more was spent than the limit has become. A run lands what its
+    dataset has in flight (`own`) before it sends more.
+    """
+
+    left: int
+    own: Sequence[MoneyInFlight] = ()
+    others: Sequence[MoneyInFlight] = ()
+
+    @classmethod
+    def of(cls, ledger: Ledger, terms: BudgetTerms, dataset_id: str) -> BudgetMoney:
+        """Return how a budget's present period stands for a dataset."""
+        left = terms.limit - sum(ledger.budget_money(terms))
+        return cls(left, *ledger.money_in_flight(terms, dataset_id))
+
+    @property
+    def for_run(self) -> int:
+        """What a run finds in it."""
+        return self.left + sum(money.back for money in self.own)
+
+    @property
+    def of_others(self) -> MoneyInFlight:
+        """What others have in flight, in sum."""
+        return MoneyInFlight.sum_of(self.others)
+
+
 class _Simulation:
     """Simulates the guard. Each row of a chunk has the chunk's mean bound and mean cost."""
 
-    def __init__(self, left: int | None, planned: int, parallel: int) -> None:
-        self._left = left  # picodollars; None: no limit
+    def __init__(
+        self, limits: list[int], others: Sequence[MoneyInFlight], planned: int, parallel: int
+    ) -> None:
+        self._left = limits  # picodollars, of each limit; the last one is the budget's
+        self._others = deque(others)  # what comes back to it, once the run waits for that
         self._planned = planned  # rows
         self._parallel = parallel  # batches
         self._flying: deque[tuple[int, int]] = deque()  # (bound, likely cost), oldest first
@@ -79,22 +114,24 @@ class _Simulation:
             elif self._flying:
                 self.result.waits += 1
                 self.settle()
+            elif self._others:
+                self.result.waits += 1
+                self._left[-1] += self._others.popleft().back
             else:
                 return
 
     def _affordable(self, rows: int, bound: int) -> int:
         """Return how many of a chunk's rows fit under the limit now; 0 if too few to be sent."""
-        if self._left is None or bound <= self._left - self._reserved:
+        if not self._left or bound <= (left := min(self._left) - self._reserved):
             return rows
-        fitting = (self._left - self._reserved) * rows // bound
+        fitting = left * rows // bound
         return fitting if fitting >= min(max(1, self._planned // SMALLEST_SHARE), rows) else 0
 
     def settle(self) -> None:
         """Let the oldest batch end: its bound is released, its cost is spent."""
         bound, cost = self._flying.popleft()
         self._reserved -= bound
-        if self._left is not None:
-            self._left -= cost
+        self._left = [left - cost for left in self._left]
 
     def settle_all(self) -> None:
         """Let all batches end."""
@@ -108,14 +145,18 @@ def simulate(
     left: int | None,
     parallel: int,
     pilot: int = 0,
+    budget: int | None = None,
+    others: Sequence[MoneyInFlight] = (),
 ) -> Prospect:
     """Return how the first round of a plan would go with `left` picodollars (None: no limit).
 
+    So much is also left of its `budget`; a run that waits for `others` finds their money there.
     `costs` are the likely costs of the chunks; the first `pilot` rows have to land before others
     are sent.
     """
     planned = sum(chunk.stop - chunk.start for chunk in chunks)
-    simulation = _Simulation(left, planned, parallel)
+    limits = [amount for amount in (left, budget) if amount is not None]
+    simulation = _Simulation(limits, others, planned, parallel)
     for chunk, cost in zip(chunks, costs, strict=True):
         if chunk.start == pilot:
             simulation.settle_all()
@@ -129,9 +170,12 @@ class LimitsAhead:
     """What is left of a run's limits before it begins, and how far the run would get with that."""
 
     limits: SpendingLimits
-    budget_left: int | None  # in the budget's present period
+    budget: BudgetMoney | None  # in its present period
     bound: int  # of all that would be sent
     prospect: Prospect
+    # the same for a run that waits for what others of the budget have in flight; None if it need
+    # not, or they have nothing
+    once_back: Prospect | None = None
     least: int = 0  # the bound of the cheapest row
     # the largest cap on answers with which all of it may be sent at once; None if it does not
     # fit by a cap that answers are likely to keep to, or fits already
@@ -142,7 +186,8 @@ class LimitsAhead:
     @property
     def left(self) -> int:
         """The least that any of the limits leaves, in picodollars."""
-        return min(amount for amount in (self.limits.run, self.budget_left) if amount is not None)
+        budget = None if self.budget is None else self.budget.for_run
+        return min(amount for amount in (self.limits.run, budget) if amount is not None)
 
     @property
     def fits(self) -> bool:
@@ -151,31 +196,35 @@ class LimitsAhead:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
-        terms = self.limits.budget
-        budget = None
-        if terms is not None:
+        terms, money, budget = self.limits.budget, self.budget, None
+        if terms is not None and money is not None:
             budget = {
                 "name": terms.label,
-                "limit_usd": f"{usd(terms.limit):f}",
+                "limit_usd": exact(terms.limit),
                 "period": terms.period,
-                "left_usd": f"{usd(self.budget_left or 0):f}",
+                "left_usd": exact(max(money.left, 0)),
                 "overruled": self.overruled,
+                **in_flight_facts(money.of_others),
             }
         return {
-            "run_usd": None if self.limits.run is None else f"{usd(self.limits.run):f}",
+            "run_usd": exact(self.limits.run),
             "budget": budget,
             "stops": self.prospect.stops,
             "max_tokens_that_fits": self.fitting_cap,
             **asdict(self.prospect),
+            "once_back": None if self.once_back is None else asdict(self.once_back),
         }
 
     def text(self) -> str:
         """Return the limits and how far the run would get, for people."""
         terms = self.limits.budget
         limits = [] if self.limits.run is None else [f"{dollars(self.limits.run)} a run"]
-        if terms is not None:
+        if terms is not None and self.budget is not None:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
-            left = f"{dollars(self.budget_left)} left of {dollars(terms.limit)} {period}"
+            left = f"{dollars(max(self.budget.left, 0))} left of {dollars(terms.limit)} {period}"
+            if self.budget.own:
+                landed = dollars(max(self.budget.for_run, 0))
+                left += f", about {landed} once what is in flight has landed"
             limits.append(f"budget {terms.label}: {left}")
         text = f"{'; '.join(limits)}: {self.outlook()}"
         return text if self.overruled is None else f"{text}. Budget: {self.overruled}"
@@ -198,17 +247,37 @@ class LimitsAhead:
         if self.fits:
             return "all of it fits"
         ahead = self.prospect
+        if self.once_back is not None:
+            return f"{self._now()}. {self._once_back(self.once_back)}"
         if ahead.stops and not ahead.rows:
-            return (
-                f"too little for any row, of which the cheapest may cost {dollars(self.least)}: "
-                "raise it, or lower `max_tokens`"
-            )
+            return f"{self._now()}: raise it, or lower `max_tokens`"
         waits = f" and {pluralize(ahead.waits, 'wait')} for money in flight" if ahead.waits else ""
         batches = f"about {pluralize(ahead.batches, 'batch')}{waits}"
         if not ahead.stops:
             return f"expected to be enough, with {batches}"
-        rows = f"{ahead.rows:,} of {pluralize(ahead.rows + ahead.unsent, 'row')}"
-        return f"expected to stop after about {rows}, with {batches}"
+        return f"expected to stop after {_about(ahead)}, with {batches}"
+
+    def _now(self) -> str:
+        """Say how far it gets at once, if a limit stops it."""
+        if self.prospect.rows:
+            return f"enough for {_about(self.prospect)} now"
+        now = "" if self.once_back is None else " now"
+        least = dollars(self.least)
+        return f"too little for any row{now}, of which the cheapest may cost {least}"
+
+    def _once_back(self, later: Prospect) -> str:
+        """Say what a run has of it that waits for what others have in flight, and who waits."""
+        money = MoneyInFlight() if self.budget is None else self.budget.of_others
+        text = in_flight_words(money)
+        if later.rows == self.prospect.rows:
+            return f"{text}, which is too little: raise it, or lower `max_tokens`"
+        enough = f"for {_about(later)}" if later.stops else "for all rows"
+        wait = "wait for that, or run it again then (a deployment's run waits by itself)"
+        return f"{text}, which is expected to be enough {enough}: {wait}, or raise the limit"
+
+
+def _about(prospect: Prospect) -> str:
+    return f"about {prospect.rows:,} of {pluralize(prospect.rows + prospect.unsent, 'row')}"
 
 
 def look_ahead(
@@ -219,6 +288,7 @@ def look_ahead(
     summary: PlanSummary,
     routes: Sequence[Route] = (),
     *,
+    dataset_id: str,
     rehearsal: bool = False,
 ) -> LimitsAhead | None:
     """Return what the limits of a spec would do to a plan now; None if it has no limits.
@@ -236,20 +306,21 @@ def look_ahead(
         terms = ledger.check_budget(limits.budget, budget_member(spec))
         by_hand = overruled(limits.budget, terms)
         limits = SpendingLimits(limits.run, terms)
-    budget_left = None
+    budget = None
     if limits.budget is not None:
-        spent = 0 if ledger is None else sum(ledger.budget_money(limits.budget))
-        budget_left = max(limits.budget.limit - spent, 0)
-    ahead = within(limits, budget_left, spec, chunks, costs, summary, routes)
+        budget = BudgetMoney(limits.budget.limit)
+        if ledger is not None:
+            budget = BudgetMoney.of(ledger, limits.budget, dataset_id)
+    ahead = within(limits, budget, spec, chunks, list(costs), summary, routes)
     return replace(ahead, overruled=by_hand)
 
 
 def within(
     limits: SpendingLimits,
-    budget_left: int | None,
+    budget: BudgetMoney | None,
     spec: RunSpec,
     chunks: Sequence[Chunk],
-    costs: Iterable[int | None],
+    costs: Sequence[int | None],
     summary: PlanSummary,
     routes: Sequence[Route],
 ) -> LimitsAhead:
@@ -257,13 +328,23 @@ def within(
 
     One of the two is there.
     """
-    left = min(amount for amount in (limits.run, budget_left) if amount is not None)
-    prospect = simulate(chunks, costs, left, spec.max_parallel_batches, summary.pilot)
-    bound = sum(chunk.bound or 0 for chunk in chunks)
-    cap = _fitting_cap(routes, chunks, bound - left, summary)
+    money = BudgetMoney(0) if budget is None else budget
+    ahead = partial(
+        simulate,
+        chunks,
+        costs,
+        limits.run,
+        spec.max_parallel_batches,
+        summary.pilot,
+        None if budget is None else money.for_run,
+    )
+    prospect, bound = ahead(), sum(chunk.bound or 0 for chunk in chunks)
+    once_back = ahead(money.others) if prospect.stops and money.others else None
+    found = LimitsAhead(limits, budget, bound, prospect, once_back, summary.least)
+    cap = _fitting_cap(routes, chunks, bound - found.left, summary)
     sent = summary.up_to_date + summary.in_flight - summary.held
     resent = sent if cap is not None and "model" in spec.rerun_on else 0
-    return LimitsAhead(limits, budget_left, bound, prospect, summary.least, cap, resent)
+    return replace(found, fitting_cap=cap, resent=resent)
 
 
 def _fitting_cap(

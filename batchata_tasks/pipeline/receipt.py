@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.html import pairs_html, shortened
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.common.text import pluralize, printable
-from batchata_tasks.ledger import StopReason
+from batchata_tasks.ledger import MoneyInFlight, StopReason
+from batchata_tasks.pipeline.receipt_money import in_flight_words
 from batchata_tasks.pipeline.this_start import nothing, start_lines
 from batchata_tasks.types.outcome import Outcome
 
@@ -122,7 +123,7 @@ class Receipt:
     waits: int  # times that the guard waited for money in flight
     rehearsal: bool = False  # an emulator answered
     reason: str | None = None  # of STOPPED: why, as a sentence
-    budget: dict[str, Any] | None = None  # name, period, limit_usd, spent_usd, in_flight_usd
+    budget: dict[str, Any] | None = None  # see `budget_facts`
     deleted_files: int = 0  # of requests and answers, for their age (`retention`)
     this_start: dict[str, Any] | None = None  # see `this_start.py`
     errors: dict[str, int] = field(default_factory=dict[str, int])
@@ -288,10 +289,11 @@ class Receipt:
     @property
     def _budget_binds(self) -> bool:
         """Whether of a run's limits the budget is the one that is used up."""
-        budget = self.budget
-        return budget is not None and (
-            self.cost_limit_usd is None or pico_from_usd(budget["left_usd"]) == 0
-        )
+        budget, limit = self.budget, self.cost_limit_usd
+        if budget is None or limit is None:
+            return budget is not None
+        used = sum(pico_from_usd(amount or 0) for amount in (self.cost_usd, self.reserved_usd))
+        return pico_from_usd(budget["left_usd"]) <= pico_from_usd(limit) - used
 
     def _deleted(self) -> list[tuple[str, str]]:
         files = pluralize(self.deleted_files, "file")
@@ -306,6 +308,11 @@ class Receipt:
     def _why_unsent(self) -> str:
         if self.result != RunResult.COST_LIMIT_REACHED:
             return _WHEN_SENT.get(self.result, f"; {self._later()}")
+        if (others := self._in_flight_of_others()) is not None:
+            return (
+                f": the budget leaves too little for now. {in_flight_words(others)}: run it again "
+                "then, or raise the limit"
+            )
         if self.least_bound_usd is not None and not self.batches:
             return (
                 ": the limit leaves too little for any of them: the cheapest may cost "
@@ -317,6 +324,19 @@ class Receipt:
                 f": the budget {self.budget['name']} {reason}; a run takes them when it leaves more"
             )
         return f": the limit {reason}; {self._later()}"
+
+    def _in_flight_of_others(self) -> MoneyInFlight | None:
+        """Return what others have in flight, if with it the budget may be enough for a row."""
+        budget = self.budget
+        if budget is None or not self._budget_binds or not budget["batches_of_others"]:
+            return None
+        left, reserved, back = (
+            pico_from_usd(budget[name])
+            for name in ("left_usd", "reserved_by_others_usd", "expected_back_usd")
+        )
+        if left + back < pico_from_usd(self.least_bound_usd or 0):
+            return None
+        return MoneyInFlight(budget["batches_of_others"], reserved, back)
 
     def _later(self) -> str:
         if not self.plan["reasons"].get("refresh"):

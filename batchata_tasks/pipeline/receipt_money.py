@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.money import exact, per_row
-from batchata_tasks.ledger import ChunkKind, OutcomeTotals
+from batchata_tasks.common.money import dollars, exact, per_row
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.ledger import ChunkKind, MoneyInFlight, OutcomeTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,6 +43,7 @@ def budget_facts(run: RunContext) -> dict[str, Any] | None:
         return None
     terms = run.ledger.binding(run.limits.budget)
     spent, in_flight = run.ledger.budget_money(terms)
+    _, others = run.ledger.money_in_flight(terms, run.lease.dataset_id)
     return {
         "name": terms.label,
         "period": terms.period,
@@ -49,7 +51,25 @@ def budget_facts(run: RunContext) -> dict[str, Any] | None:
         "spent_usd": exact(spent),
         "in_flight_usd": exact(in_flight),
         "left_usd": exact(max(terms.limit - spent - in_flight, 0)),
+        **in_flight_facts(MoneyInFlight.sum_of(others)),
     }
+
+
+def in_flight_facts(money: MoneyInFlight) -> dict[str, Any]:
+    """Return what others of a budget have in flight, and what of it is likely to come back."""
+    return {
+        "batches_of_others": money.batches,
+        "reserved_by_others_usd": exact(money.reserved),
+        "expected_back_usd": exact(money.back),
+    }
+
+
+def in_flight_words(money: MoneyInFlight) -> str:
+    """Return the same for people."""
+    batches = pluralize(money.batches, "batch of another run", "batches of other runs")
+    ended = "it has ended" if money.batches == 1 else "they have ended"
+    reserved, back = dollars(money.reserved), dollars(money.back)
+    return f"{reserved} more is in flight at {batches}; once {ended}, about {back} comes back"
 
 
 def cache_facts(

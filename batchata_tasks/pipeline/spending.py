@@ -8,7 +8,7 @@ from batchata_tasks.common.errors import DeclinedError
 from batchata_tasks.common.money import PICO, dollars, total
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunEnd
-from batchata_tasks.pipeline.forecast import within
+from batchata_tasks.pipeline.forecast import BudgetMoney, within
 from batchata_tasks.pipeline.pilot import first_chunks
 from batchata_tasks.pipeline.revalidation import by_now
 from batchata_tasks.pipeline.ways import kept_by, renamed_by
@@ -107,25 +107,27 @@ def _pilot_words(run: RunContext) -> str:
 
 def _outlook(run: RunContext, chunks: list[Chunk]) -> str:
     """Return how far the run is expected to get under its limits, and in how many batches."""
-    run_left, budget_left = _left(run)
+    run_left, budget = _left(run)
     costs = [chunk.expected for chunk in chunks]
     routes, limits = list(run.state.routes.values()), SpendingLimits(run_left)
-    return within(limits, budget_left, run.spec, chunks, costs, run.plan(), routes).outlook()
+    return within(limits, budget, run.spec, chunks, costs, run.plan(), routes).outlook()
 
 
 def _most(run: RunContext, chunks: list[Chunk]) -> int | None:
     """Return the most that can be spent on chunks under the run's limits; None if it is unknown."""
     if (bound := total(chunk.bound for chunk in chunks)) is None:
         return None
-    return max(min(amount for amount in (bound, *_left(run)) if amount is not None), 0)
+    run_left, budget = _left(run)
+    left = (run_left, None if budget is None else budget.left)
+    return max(min(amount for amount in (bound, *left) if amount is not None), 0)
 
 
-def _left(run: RunContext) -> tuple[int | None, int | None]:
+def _left(run: RunContext) -> tuple[int | None, BudgetMoney | None]:
     """Return what is left of the run's own limit, and of its budget; None where there is none."""
-    limits, run_left, budget_left = run.limits, None, None
+    limits, run_left, budget = run.limits, None, None
     if limits.run is not None:
         run_left = limits.run - sum(run.ledger.money(run.run_id))
     if limits.budget is not None:
         terms = run.ledger.binding(limits.budget)
-        budget_left = terms.limit - sum(run.ledger.budget_money(terms))
-    return run_left, budget_left
+        budget = BudgetMoney.of(run.ledger, terms, run.lease.dataset_id)
+    return run_left, budget

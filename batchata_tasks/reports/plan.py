@@ -92,7 +92,16 @@ def preview(
         likely = forecast_costs(summary, chunks, usage)
         costs = [one.cost for one in likely]
         routes, rehearsal = ready.table.builder.routes, ready.table.rehearsal
-        limits = look_ahead(spec, ledger, chunks, costs, summary, routes, rehearsal=rehearsal)
+        limits = look_ahead(
+            spec,
+            ledger,
+            chunks,
+            costs,
+            summary,
+            routes,
+            dataset_id=dataset_id,
+            rehearsal=rehearsal,
+        )
         queues = queueing(routes, ledger, chunks, likely, settings)
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run, stop = _open_run(ready, ledger, dataset_id)

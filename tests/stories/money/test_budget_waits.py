@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from batchata_tasks.ledger import ChunkState, StopReason
 from batchata_tasks.operations.watch import NoFlowRuns, Waiters, WatchReport, watch
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.status import runs_in_the_way
 from batchata_tasks.types.batch_life import LONGEST_LIFE
 from tests.support.books import billed, opened, run_with, stopping_at
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.pipeline.forecast import LimitsAhead
     from batchata_tasks.pipeline.receipt import Receipt
 
 ROWS = 12
@@ -226,6 +229,69 @@ def test_a_run_that_is_cancelled_while_it_waits_for_money_ends(claude: Team) -> 
     with opened() as ledger:
         assert ledger.run(second).result == "cancelled"
         assert ledger.chunks(second, (ChunkState.PLANNED,)) == []
+
+
+def ahead(team: Team, number: int, **changes: Any) -> LimitsAhead:
+    """Return what a plan says of the limits of a spec."""
+    spec = team.tables[number].spec(name=f"spec-{number}", budget=team.budget, **changes)
+    found = preview(spec).limits
+    assert found is not None
+    return found
+
+
+def test_who_need_only_wait_is_not_told_to_raise_the_limit(claude: Team) -> None:
+    """While others have a budget in flight, plan, log and receipt say what waiting brings back.
+
+    Once their batches ended, the same command sends all of its rows.
+    """
+    notes, unlimited = list[str](), float("inf")
+    with open_batches(claude.emulator):
+        claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
+        told = ahead(claude, 1)
+        spec = claude.tables[1].spec(name="spec-1", budget=claude.budget)
+        progress = LineProgress(notes.append)
+        receipt = run_prepared(prepare_run(spec, Settings()), progress=progress)
+    (note,) = (note for note in notes if note.startswith("about to send"))
+    unsent = dict(receipt.lines())["Not sent"]
+    in_flight = r" more is in flight at 1 batch of another run; once it has ended, about \$"
+    for text in (told.text(), note, unsent):
+        assert re.search(in_flight, text)
+        assert "run it again then" in text
+        assert "max_tokens" not in text
+    assert (told.prospect.rows, told.prospect.stops) == (0, True)
+    assert told.once_back is not None
+    assert (told.once_back.rows, told.once_back.stops) == (ROWS, False)
+    assert receipt.budget is not None
+    assert receipt.budget["batches_of_others"] == told.to_json()["budget"]["batches_of_others"] == 1
+    claude.run(0, 60)
+    assert ahead(claude, 1).once_back is None
+    assert claude.run(1, unlimited).outcomes == {"succeeded": ROWS}
+
+
+def test_what_would_not_be_enough_is_not_waited_for(claude: Team) -> None:
+    """Where the limit is too low for a row whatever comes back, it is to be raised."""
+    claude.allow(0.5)
+    told = ahead(claude, 1)
+    assert told.once_back is None
+    assert told.text().endswith(": raise it, or lower `max_tokens`")
+    claude.allow(ROWS + 0.5)
+    with open_batches(claude.emulator):
+        claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
+        CostTracker(name="shared").track_spend(round(ROWS * claude.row, 6))  # beyond the limit
+        told = ahead(claude, 1)
+    assert told.once_back is not None
+    assert told.once_back.rows == 0
+    assert told.text().endswith("which is too little: raise it, or lower `max_tokens`")
+
+
+def test_what_a_dataset_has_in_flight_is_there_before_it_sends_more(claude: Team) -> None:
+    """Its own batches land first: a plan counts on the money that they give back."""
+    with open_batches(claude.emulator):
+        claude.suspended(0, r"^waiting for 1 of 1 batch, the oldest sent ")
+        told = ahead(claude, 0, prompt="Anew: {{ text }}")
+    assert (told.prospect.stops, told.once_back) == (False, None)
+    assert " once what is in flight has landed: expected to be enough" in told.text()
+    assert claude.run(0, 60, prompt="Anew: {{ text }}").outcomes == {"succeeded": ROWS}
 
 
 def test_a_status_says_what_money_is_waited_for(claude: Team) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import dollars, exact, usd
+from batchata_tasks.ledger import MoneyInFlight
 from batchata_tasks.pipeline.forecast import simulate
 from batchata_tasks.planning.packing import PlannedChunk
 from tests.support.books import opened, run_with, stopping_at
@@ -265,19 +266,36 @@ def test_new_rows_beside_lost_ones_are_still_expected_to_be_sent(table: Table) -
     left=st.none() | st.integers(0, 20_000),
     parallel=st.integers(1, 5),
     pilot=st.integers(0, 60),
+    budget=st.none() | st.integers(0, 20_000),
+    back=st.lists(st.integers(0, 900), max_size=4),
 )
 def test_a_play_of_the_guard_ends_and_adds_up(
-    sizes: list[tuple[int, int]], share: int, left: int | None, parallel: int, pilot: int
+    sizes: list[tuple[int, int]],
+    share: int,
+    left: int | None,
+    parallel: int,
+    pilot: int,
+    budget: int | None,
+    back: list[int],
 ) -> None:
     """For any plan, rows sent and rows not sent are all rows.
 
-    Without a limit, or under one that covers the bound, all are sent.
+    Without a limit, or under one that covers the bound, all are sent. Who waits for others sends
+    no fewer.
     """
     spans, start = list[PlannedChunk](), 0
     for rows, bound in sizes:
         spans.append(PlannedChunk(start, start + rows, rows * 100, bound))
         start += rows
-    outcome = simulate(spans, [span.bound * share // 100 for span in spans], left, parallel, pilot)
+    costs = [span.bound * share // 100 for span in spans]
+    outcome = simulate(spans, costs, left, parallel, pilot, budget)
     assert outcome.rows + outcome.unsent == start
-    if left is None or left >= sum(span.bound for span in spans):
+    limits, bound = [one for one in (left, budget) if one is not None], sum(b for _, b in sizes)
+    if budget is not None:
+        others = [MoneyInFlight(1, 900, one) for one in back]
+        waited = simulate(spans, costs, left, parallel, pilot, budget, others)
+        assert waited.rows + waited.unsent == start
+        if not others or min(limits) + sum(back) >= bound:
+            assert waited.rows >= outcome.rows
+    if not limits or min(limits) >= bound:
         assert (outcome.batches, outcome.waits, outcome.unsent) == (len(spans), 0, 0)
