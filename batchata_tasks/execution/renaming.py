@@ -78,7 +78,7 @@ def _note_in_ledger(ledger: Ledger, lease: Lease, renames: Renames) -> None:
     if newest is not None:
         record: dict[str, Any] = json.loads(newest.spec)
         record[_SINCE] = renames.to_json()
-        ledger.set_spec(lease, newest.id, json.dumps(record, sort_keys=True))
+        ledger.set_spec(lease, newest.id, json.dumps(record))
 
 
 def tell_renames(folder: DatasetFolder, ledger: Ledger, lease: Lease) -> None:

@@ -163,7 +163,7 @@ def _record(spec: RunSpec, table: PreparedTable, renames: Renames) -> dict[str, 
     facts["prices"] = prices
     if renames.all:
         facts["renames"] = renames.to_json()
-    text = json.dumps(facts, sort_keys=True)
+    text = json.dumps(facts)  # not sorted: fields of response models have an order
     return {"name": spec.name, "spec": text, "spec_digest": digest}
 
 

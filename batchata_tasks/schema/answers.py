@@ -76,9 +76,9 @@ class AnswerSchemas:
     def from_json(cls, data: Mapping[str, Any]) -> AnswerSchemas:
         """Return the models that `to_json` was called on."""
         own = {
-            digest: ResponseSchema.from_json_schema(stored, _LABEL)
+            digest: ResponseSchema.from_stored(stored, _LABEL)
             for digest, stored in data.get("schemas", {}).items()
         }
         if not data["schema"]:
             return cls(None, own)
-        return cls(ResponseSchema.from_json_schema(data["schema"], _LABEL), own)
+        return cls(ResponseSchema.from_stored(data["schema"], _LABEL), own)

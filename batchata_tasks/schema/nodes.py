@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from batchata_tasks.common.json import as_dict
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _SCALARS: dict[str, tuple[Any, pa.DataType]] = {
     "string": (str, pa.string()),
@@ -158,6 +160,34 @@ class Node:
         for step, node in children:
             yield path + step, node
             yield from node.below(path + step)
+
+
+def in_order(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `Node.stored` gave, with the fields of objects in their order.
+
+    Commits, and ledgers of older versions, sort them, but not what is `required`. Of sorted fields
+    those that may be absent come last, since nothing tells their places.
+    """
+    schema = {key: _in_order(value) for key, value in stored.items()}
+    fields, required = schema.get("properties"), schema.get("required")
+    if not isinstance(fields, dict) or not isinstance(required, list):
+        return schema
+    fields = as_dict(cast("object", fields))
+    names = [name for name in cast("list[str]", required) if name in fields]
+    if [name for name in fields if name in names] != names:
+        others = [name for name in fields if name not in names]
+        schema["properties"] = {name: fields[name] for name in (*names, *others)}
+    return schema
+
+
+def _in_order(value: object) -> Any:
+    match value:
+        case dict():
+            return in_order(as_dict(cast("object", value)))
+        case list():
+            return [_in_order(item) for item in cast("list[object]", value)]
+        case _:
+            return value
 
 
 def model_of(node: Node) -> type[BaseModel]:

@@ -35,7 +35,7 @@ from batchata_tasks.common.text import is_unicode
 from batchata_tasks.common.validation import first_error
 from batchata_tasks.schema.model_code import code_digest
 from batchata_tasks.schema.moments import first_number, has_moments
-from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, model_of
+from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, in_order, model_of
 from batchata_tasks.schema.plain_values import NotPlainError, plain_check
 from batchata_tasks.schema.reader import NO_SCHEMA, read_root
 
@@ -93,6 +93,11 @@ class ResponseSchema:
             message = f"{label}: answers cannot be checked against the schema: {reason}"
             raise SpecError(message) from error
         return cls(str(schema.get("title") or "Response"), label, root, model, built=True)
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any], label: str) -> ResponseSchema:
+        """Return the response model that has this `stored` form, which may have been sorted."""
+        return cls.from_json_schema(in_order(stored), label)
 
     @property
     def has_class(self) -> bool:

@@ -74,7 +74,7 @@ class ResponseModels:
     def adopt(self, named: Mapping[str, dict[str, Any]]) -> None:
         """Use an earlier run's names of response models, so that its jobs stay the same jobs."""
         for name, model in named.items():
-            schema = ResponseSchema.from_json_schema(model, "response_model")
+            schema = ResponseSchema.from_stored(model, "response_model")
             self._read[repr(model)] = (model, name, schema)
 
     def content(self, name: str | None) -> str | None:

@@ -50,7 +50,7 @@ class JobsSpec(RunSpec):
         """Return the response models by digest."""
         models = dict(self._live)
         for digest in self.schemas.keys() - models.keys():
-            models[digest] = ResponseSchema.from_json_schema(self.schemas[digest], "response_model")
+            models[digest] = ResponseSchema.from_stored(self.schemas[digest], "response_model")
         return models
 
     def destinations(self) -> list[Destination]:

@@ -16,6 +16,7 @@ from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, field_validator
 
@@ -28,6 +29,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution import land
 from batchata_tasks.execution.contexts import active, context_of
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.execution.run_context import RunContext
@@ -38,7 +40,7 @@ from batchata_tasks.pipeline.steps import Steps, part_step
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.schema.response import ResponseSchema
 from tests.support.books import check_money, run_with
-from tests.support.table import Table, open_batches
+from tests.support.table import SCHEMA, Table, open_batches
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -232,6 +234,20 @@ def test_results_are_read_elsewhere_and_land_here(table: Table, pool: ProcessPoo
     assert set(elsewhere.processes) == {"chunk", "read"}
     assert all(os.getpid() not in done_by for done_by in elsewhere.processes.values())
     assert not list((table.output / "_batchata").rglob(".*.tmp"))
+
+
+def test_what_is_read_elsewhere_has_its_columns_in_order(
+    one: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the fields of the response model are not in that of the alphabet: it is used."""
+    monkeypatch.delattr(land, "make_part")  # this process reads nothing
+    schema = {**SCHEMA, "properties": dict(reversed(SCHEMA["properties"].items()))}
+    schema["required"] = [*schema["properties"]]
+    receipt = run_with(one, Elsewhere(pool).heavy_steps(), response_schema=schema)
+    assert receipt.outcomes == {"succeeded": 4}
+    (part,) = (one.output / "data").iterdir()
+    columns = pq.read_schema(part).names
+    assert [name for name in columns if name in SCHEMA["properties"]] == schema["required"]
 
 
 @pytest.mark.parametrize("fault", ["request_refusal", "request_broken_line", "request_missing"])

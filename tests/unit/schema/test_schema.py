@@ -979,3 +979,27 @@ def test_a_number_that_json_does_not_have_is_invalid(number: str) -> None:
     fields, problem = schema.parse(f'{{"x": {number}}}')
     assert fields is None
     assert "is no number that JSON has" in problem
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_a_stored_model_keeps_the_order_of_its_fields(is_sorted: bool) -> None:
+    """Nested ones, too, through JSON that may sort; then those with a default factory come last.
+
+    Fields may be called as keywords of JSON Schema are.
+    """
+    inner = create_model(
+        "Inner", required=(str, ...), properties=(list[str] | None, ...), a=(int, ...)
+    )
+    outer = create_model(
+        "Outer",
+        z=(list[str], Field(default_factory=list)),
+        inner=(list[inner], ...),
+        enum=(str, ...),
+        type=(inner | None, ...),
+    )
+    schema = ResponseSchema.from_model(outer, "response_model")
+    text = json.dumps(schema.stored, sort_keys=is_sorted)
+    again = ResponseSchema.from_stored(json.loads(text), "response_model")
+    fields = list(schema.arrow)
+    assert list(again.arrow) == ([*fields[1:], fields[0]] if is_sorted else fields)
+    assert again.canonical == schema.canonical
