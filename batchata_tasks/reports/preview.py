@@ -196,7 +196,7 @@ class Preview:
         elif self.open_batches:
             text = (
                 f"under way: {pluralize(self.open_batches, 'batch')} of a run that is at work, or "
-                "that stopped and is carried on first"
+                "that stopped, which `run` lands or carries on first"
             )
             lines.append(("First", text))
         return lines
