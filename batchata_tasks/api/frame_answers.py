@@ -141,7 +141,7 @@ class FrameAnswers:
         return set(self._table.builder.nulls(block)) if self._spec.on_null == "skip" else set()
 
     def _fingerprints(self, block: RowBlock) -> Iterator[str]:
-        inputs, others = self._table.builder.fingerprints(block)
+        inputs, others, _ = self._table.builder.fingerprints(block)
         for place, one in enumerate(inputs):
             yield fingerprint(one.hex(), others[place if len(others) > 1 else 0])
 

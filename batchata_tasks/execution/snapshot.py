@@ -32,7 +32,7 @@ def snapshot(context: RunContext) -> Snapshot:
     limits = context.limits
     return Snapshot(
         run_id=run_id,
-        total=plan.requests + plan.too_large,
+        total=plan.requests + plan.unsendable,
         up_to_date=plan.up_to_date,
         landed=landed,
         completed=completed,

@@ -129,8 +129,8 @@ def _chunks(run: PlanningRun, summary: PlanSummary, spans: list[PlannedChunk]) -
     usages = measures(run.ledger, run.table, spans, plan_folder)
     likely = forecast_costs(summary, spans, usages)
     chunks = [_chunk_of(run, span, one) for span, one in zip(spans, likely, strict=True)]
-    if summary.too_large:
-        chunks.append(_unsendable_chunk(run, summary.too_large))
+    if summary.unsendable:
+        chunks.append(_unsendable_chunk(run, summary.unsendable))
     return chunks
 
 
@@ -157,7 +157,7 @@ def _chunk_of(run: PlanningRun, span: PlannedChunk, likely: Estimate) -> Chunk:
 
 
 def _unsendable_chunk(run: PlanningRun, rows: int) -> Chunk:
-    """Return the chunk of the rows that are too large to be sent at all."""
+    """Return the chunk of the rows that cannot be sent at all."""
     to = run.spec.destinations()[0]
     return Chunk(
         id=chunk_token(run.run_id, _FIRST_ROUND, 0, ChunkKind.LOCAL),

@@ -12,21 +12,27 @@ if TYPE_CHECKING:
 
 
 class BuiltRequest(NamedTuple):
-    """A row's request: its body as JSON, its shape, and which of the builder's routes it takes."""
+    """A row's request: its body as JSON, its shape, and which of the builder's routes it takes.
+
+    `problem` says why it cannot be sent; then it has no body.
+    """
 
     body: bytes
     shape: Shape
     route: int = 0
+    problem: str | None = None
 
 
 class Fingerprints(NamedTuple):
     """The fingerprints of some rows: the digest of each one's input, and its other parts.
 
-    The input has 12 bytes. `others` has one text if all rows have the same.
+    The input has 12 bytes. `others` has one text if all rows have the same. `unknown` are the
+    places of rows of whose input a part cannot be read (a document): theirs counts as unchanged.
     """
 
     inputs: list[bytes]
     others: list[str]
+    unknown: Sequence[int] = ()
 
 
 class Builder(Protocol):
@@ -44,6 +50,10 @@ class Builder(Protocol):
 
     def columns_used(self) -> list[str]:
         """Return the columns that a request shows, so that their values belong to its identity."""
+        ...
+
+    def columns_of_files(self) -> list[str]:
+        """Return the columns that name documents; the content of these belongs to the identity."""
         ...
 
     def kept(self, rows: RowBlock) -> Sequence[int]:

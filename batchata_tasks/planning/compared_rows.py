@@ -60,6 +60,8 @@ class ComparedRows:
         self._flying, self._flying_at = in_flight, in_flight.find(self.keys)
         self.in_flight, self.held = self._flying_at >= 0, in_flight.held(self._flying_at)
         self._inputs = self._prints.inputs
+        # own inputs of rows of which a part cannot be read; they count as unchanged
+        self._unread = dict[int, bytes]()
         self._is_old = np.zeros(len(rows), np.bool_)
         self._asked_under = dict[int, str]()  # the part of another response model, by place
         self._is_same = self._compared()
@@ -74,6 +76,10 @@ class ComparedRows:
         if not is_landed.any():
             return is_landed
         landed, others = self._landed, self._landed.column("others", self._at)
+        for i in self._prints.unknown:
+            if is_landed[i]:
+                self._unread[i] = self._inputs[i]
+                self._inputs[i] = landed.input(int(self._at[i]))
         same_input = is_landed & self._has_input(self._inputs)
         from_old = is_landed & landed.version(_OLD)[others]
         if (unlike := from_old & ~same_input).any():
@@ -138,10 +144,15 @@ class ComparedRows:
         """Return the part that holds a landed row."""
         return self._landed.part(int(self._at[place]))
 
-    def fingerprint(self, place: int) -> str:
-        """Return the fingerprint of a row's base request."""
+    def unread(self, place: int) -> bool:
+        """Whether a part of a landed row's input cannot be read, so that it counts as unchanged."""
+        return place in self._unread
+
+    def fingerprint(self, place: int, *, sent: bool = False) -> str:
+        """Return the fingerprint of a row's base request, as it is `sent` or compared."""
         version = _OLD if self._is_old[place] else self._version
-        text = fingerprint(self._inputs[place].hex(), self._other_parts(place), version)
+        own = self._unread.get(place) if sent else None
+        text = fingerprint((own or self._inputs[place]).hex(), self._other_parts(place), version)
         other = self._asked_under.get(place)
         return text if other is None else with_schema(text, other)
 

@@ -58,19 +58,29 @@ def other_parts(prompt_part: str, model_part: str, schema_part: str) -> str:
     return f"{prompt_part}.{model_part}.{schema_part}"
 
 
-def inputs_of(columns: Mapping[str, Sequence[object]], rows: int) -> list[bytes]:
+def inputs_of(
+    columns: Mapping[str, Sequence[object]], rows: int, documents: Sequence[bytes] = ()
+) -> list[bytes]:
     """Return the input of each of some rows: the first 12 bytes of its digest.
 
-    Identity is typed, as in keys, except that numbers are equal if their values are.
+    Identity is typed, as in keys, except that numbers are equal if their values are. `documents`
+    are what those of each row add to it, if rows have any.
     """
     unified = {name: _unified_column(values) for name, values in columns.items()}
-    return inputs_v1_of(unified, rows)
+    texts = _texts_of(unified, rows)
+    if documents:
+        texts = (text + added for text, added in zip(texts, documents, strict=True))
+    return inputs_of_texts(texts)
 
 
 def inputs_v1_of(columns: Mapping[str, Sequence[object]], rows: int) -> list[bytes]:
     """Return the inputs of rows as v1 had them."""
-    texts = canonical_records(columns) if columns else repeat(canonical({}), rows)
-    return inputs_of_texts(texts)
+    return inputs_of_texts(_texts_of(columns, rows))
+
+
+def _texts_of(columns: Mapping[str, Sequence[object]], rows: int) -> Iterable[bytes]:
+    """Return the values of each row as canonical JSON."""
+    return canonical_records(columns) if columns else repeat(canonical({}), rows)
 
 
 def inputs_of_texts(texts: Iterable[bytes]) -> list[bytes]:

@@ -83,6 +83,10 @@ class JobBuilder:
         """Return none: stored jobs have types of their own, which no source changes."""
         return []
 
+    def columns_of_files(self) -> list[str]:
+        """Return none: jobs name their documents themselves."""
+        return []
+
     def kept(self, rows: RowBlock) -> Sequence[int]:
         """Every job counts."""
         return range(len(rows))
@@ -150,7 +154,7 @@ class JobBuilder:
                 self._latest.clear()
             turns = tuple(Message(role, "a text") for role in roles)
             request = replace(terms.job.request(terms.schema), messages=turns)
-            _, shape, place = self._exact(terms, request, None)
+            _, shape, place, _ = self._exact(terms, request, None)
             body = BodyForm.of(self.routes[place].provider, request)
             stored = stored_form(terms.spelled, roles, is_prompt=is_prompt)
             self._forms[kind] = None if body is None else _Form(stored, body, shape, place)

@@ -166,13 +166,17 @@ class Landed:
         """Return the part that holds a row."""
         return self._parts.texts[int(self._columns["part"][place])]
 
+    def input(self, place: int) -> bytes:
+        """Return the input of a row's fingerprint."""
+        high, low = (int(self._columns[f"input_{half}"][place]) for half in ("high", "low"))
+        return high.to_bytes(8, "big") + low.to_bytes(4, "big")
+
     def row(self, place: int) -> LandedRow:
         """Return one row."""
         values = {name: int(column[place]) for name, column in self._columns.items()}
         version, _, others = self._others.texts[values["others"]].partition(":")
         if version in VERSIONS:
-            text = values["input_high"].to_bytes(8, "big") + values["input_low"].to_bytes(4, "big")
-            others = f"{version}:{text.hex()}.{others}"
+            others = f"{version}:{self.input(place).hex()}.{others}"
         return LandedRow(
             self._parts.texts[values["part"]],
             others,

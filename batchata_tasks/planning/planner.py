@@ -31,6 +31,9 @@ from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.summary import CHANGES, Options, PlanSummary
 from batchata_tasks.planning.values import require_usable
+from batchata_tasks.sources.forms import DocumentsSource
+from batchata_tasks.sources.source import no_such_file
+from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.jobs import JobsSpec
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
@@ -129,7 +132,19 @@ class Planner:
                 self._progress(self.summary.source_rows)
             if (double := keys.first_double()) is not None:
                 raise self._doubled(*double)
+            if not len(landed) and not len(flying):
+                self._require_documents()
             self.missing = look.missing(flying)
+
+    def _require_documents(self) -> None:
+        """Refuse a pattern of which there is no document, if there never was one.
+
+        A folder that is empty by now is none that somebody misspelt: what it had has landed.
+        """
+        if not isinstance(self._spec, EnrichmentSpec) or self.summary.source_rows or self._claimed:
+            return
+        if isinstance(source := self._spec.source, DocumentsSource):
+            raise no_such_file(source.documents)
 
     def _plan(
         self,
@@ -251,6 +266,7 @@ class Planner:
         quiet = compared.up_to_date(self._options.refresh_before) & ~left_out & ~claimed
         anew = compared.carried_changed(self._table.dataset.carried_fields)
         self.summary.up_to_date += int(quiet.sum())
+        self.summary.gone_documents += sum(map(compared.unread, np.flatnonzero(quiet).tolist()))
         wanted = list[_Wanted]()
         for place in np.flatnonzero(~quiet & ~left_out).tolist():
             landed, flies = compared.landed(place), bool(compared.in_flight[place])
@@ -292,7 +308,7 @@ class Planner:
     ) -> None:
         """Write the requests of a block's rows into the plans that they belong to."""
         plans = {name: PlanRows(writer, compared.stored) for name, writer in writers.items()}
-        prints = [compared.fingerprint(one.place) for one in wanted]
+        prints = [compared.fingerprint(one.place, sent=True) for one in wanted]
         keys = [compared.canonical[one.place] for one in wanted]
         ids = row_ids(self._dataset_id, keys, prints)
         requests = self._builder.requests(rows, [one.place for one in wanted])
@@ -306,14 +322,17 @@ class Planner:
         self, wanted: _Wanted, request: BuiltRequest, request_id: str, fingerprint: str
     ) -> tuple[str, tuple[Any, ...], bytes]:
         """Return (plan, PLANNED_FIELDS, body) of a row that is to be sent."""
-        body, shape, place = request
+        body, shape, place, problem = request
         route, landed, again = self._builder.routes[place], wanted.landed, None
-        if wanted.fails and landed is not None:
+        if wanted.fails and landed is not None and problem is None:
             again = route.again(body, shape, landed.status, landed.error, landed.attempts)
         body, bound = again or (body, route.bound(body, shape))
         size = route.provider.framing.size(CUSTOM_ID_CHARS, body)
         name, error = "plan", None
-        if wanted.claimed:
+        if problem is not None:
+            self.summary.bad_documents += 1
+            name, bound, error = "local", 0, describe(ErrorCode.DOCUMENT, problem)
+        elif wanted.claimed:
             name = "claimed"
         elif self.packer.fits_alone(size, place):
             self.packer.add(size, bound, place)

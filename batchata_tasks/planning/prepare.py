@@ -26,6 +26,7 @@ from batchata_tasks.pricing.rates import rates_json
 from batchata_tasks.providers import open_adapter
 from batchata_tasks.providers.queue_file import load_queue_limits
 from batchata_tasks.schema.answers import AnswerSchemas
+from batchata_tasks.sources.forms import DocumentsSource
 from batchata_tasks.sources.opening import files_of, open_source
 from batchata_tasks.sources.source import ReadOptions
 from batchata_tasks.sources.typed import Typed
@@ -50,6 +51,10 @@ _LATER_KEYS = {
     "retention": None,
     "max_missing_share": MAX_MISSING_SHARE,
     "credentials": None,
+    "file": None,
+    "document_root": None,
+    "on_bad_document": "error",
+    "enable_citations": False,
 }
 
 
@@ -111,8 +116,10 @@ def _prepared(
     if isinstance(spec, JobsSpec):
         return prepare_jobs(spec, providers, folder.data, prices)
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
+    # of documents there may be none by now: what was sent lands all the same
+    may_lack = isinstance(spec.source, DocumentsSource)
     for name in files_of(spec.source):
-        refuse_overlap(name, folder.root)
+        refuse_overlap(name, folder.root, may_lack=may_lack)
     return prepare(spec, providers, folder.data, settings.roots(), prices, renames)
 
 

@@ -6,6 +6,7 @@ parts of the fingerprint, the route.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -27,6 +28,7 @@ from batchata_tasks.planning.fingerprint import (
 from batchata_tasks.planning.hints import literal
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
+from batchata_tasks.planning.row_documents import RowDocuments
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
 from batchata_tasks.planning.text_form import spelled
 from batchata_tasks.planning.values import shown
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import Adapter
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.spec.enrichment import EnrichmentSpec
+    from batchata_tasks.types.document import Document
 
 
 class RequestBuilder:
@@ -73,6 +76,7 @@ class RequestBuilder:
         # a system prompt is one of the messages with some providers only
         turns_sent = len(provider.body(sample)[provider.turns_param])
         self._where = RowCondition(spec.where, columns) if spec.where else None
+        self._documents = RowDocuments(spec, provider, columns) if spec.file else None
         used = {name for _, template in self._turns for name in template.columns}
         self._used = [name for name in columns if name in used]
         renames = renames or Renames()
@@ -105,22 +109,35 @@ class RequestBuilder:
         provider.check_cap(spec.max_tokens, spec.params)
         if self._schema is not None:
             provider.check_schema(self._schema)
+        if spec.file:
+            structured = self._schema is not None
+            provider.check_attaching(cited=spec.enable_citations, structured=structured)
         if not priced and (field := limit_of(spec)) is not None:
             raise SpecError(unpriced("model", provider.name, spec.model, field))
 
     def _model_facts(self) -> dict[str, Any]:
         spec = self._spec
-        facts = {"provider": self._provider.name, "endpoint": spec.endpoint, "model": spec.model}
+        facts: dict[str, Any] = {"provider": self._provider.name, "model": spec.model}
+        facts["endpoint"] = spec.endpoint
+        if spec.file:
+            facts["documents"] = True
+        if spec.enable_citations:
+            facts["citations"] = True
         return {**facts, "max_tokens": spec.max_tokens, "params": spec.params}
 
     def columns_needed(self, all_columns: list[str]) -> list[str]:
-        """Return the columns to read: key, carried, and those that templates and `where` use."""
-        needed = {*self._spec.carried, *self._used, *(self._where.columns if self._where else ())}
+        """Return the columns to read: key, carried, those that templates and `where` use."""
+        needed = {*self._spec.carried, *self._used, *self.columns_of_where()}
+        needed.update(self.columns_of_files())
         return [name for name in all_columns if name in needed]
 
     def columns_used(self) -> list[str]:
         """Return the columns that the templates use."""
         return list(self._used)
+
+    def columns_of_files(self) -> list[str]:
+        """Return the columns that `file` uses."""
+        return [] if self._documents is None else list(self._documents.columns)
 
     def columns_of_where(self) -> list[str]:
         """Return the columns that `where` uses."""
@@ -156,7 +173,12 @@ class RequestBuilder:
 
     def fingerprints(self, rows: RowBlock) -> Fingerprints:
         """Return the fingerprints of the rows' base requests."""
-        return Fingerprints(inputs_of(self._inputs(rows), len(rows)), [self._others])
+        if self._documents is None:
+            return Fingerprints(inputs_of(self._inputs(rows), len(rows)), [self._others])
+        added = self._documents.identities(rows)
+        inputs = inputs_of(self._inputs(rows), len(rows), [one.text for one in added])
+        unknown = [place for place, one in enumerate(added) if not one.known]
+        return Fingerprints(inputs, [self._others], unknown)
 
     def inputs_v1(self, rows: RowBlock) -> list[bytes]:
         """Return the inputs of the rows' fingerprints as version 1 had them."""
@@ -173,20 +195,50 @@ class RequestBuilder:
         else:
             texts = zip(*cast("list[Iterator[str]]", plain), strict=True)
         for place, row_texts in zip(places, texts, strict=True):
-            yield BuiltRequest(self._body(row_texts, rows.namer(place)), self._shape)
+            if self._documents is None:
+                yield BuiltRequest(self._body(row_texts, rows.namer(place)), self._shape)
+            else:
+                yield self._with_documents(self._documents, rows, place, row_texts)
+
+    def _with_documents(
+        self, documents: RowDocuments, rows: RowBlock, place: int, texts: tuple[str, ...]
+    ) -> BuiltRequest:
+        """Return the request of a row that may have documents."""
+        where = rows.namer(place)
+        try:
+            attached = documents.read(rows, place)
+        except SpecError as error:
+            if self._spec.on_bad_document == "skip":
+                return BuiltRequest(b"{}", self._shape, problem=str(error))
+            reason = f"{where()}: {error}".removesuffix(".")
+            message = f"{reason}; or set `on_bad_document: skip`, which leaves such rows unsent."
+            raise SourceError(message) from error
+        if not attached:
+            return BuiltRequest(self._body(texts, where), self._shape)
+        most = sum(self.routes[0].attach(document) for document in attached)
+        shape = replace(self._shape, attached=most)
+        return BuiltRequest(self._body(texts, where, tuple(attached)), shape)
 
     def _rendered(self, rows: RowBlock, place: int) -> tuple[str, ...]:
         values = {name: rows.values(name)[place] for name in self._used}
         seen, where = variables(shown(values, self._used)), rows.namer(place)
         return tuple(template.render(seen, where) for _, template in self._turns)
 
-    def _body(self, texts: tuple[str, ...], where: Callable[[], str]) -> bytes:
-        """Return the body of a row whose turns have these texts, as JSON."""
+    def _body(
+        self,
+        texts: tuple[str, ...],
+        where: Callable[[], str],
+        documents: tuple[Document, ...] = (),
+    ) -> bytes:
+        """Return the body of a row whose turns have these texts, as JSON.
+
+        Its documents come before the text of the last turn.
+        """
         is_blank = any(not text or text.isspace() for text in texts)
         try:
-            if self._form is not None and not is_blank:
+            if self._form is not None and not is_blank and not documents:
                 return self._form.with_texts(list(map(spelled, texts)))
-            return self._built(texts, where)
+            return self._built(texts, where, documents)
         except TypeError as error:
             for text, (_, template) in zip(texts, self._turns, strict=True):
                 if not is_unicode(text):
@@ -197,12 +249,17 @@ class RequestBuilder:
                     raise SourceError(message) from error
             raise
 
-    def _built(self, texts: tuple[str, ...], where: Callable[[], str]) -> bytes:
+    def _built(
+        self, texts: tuple[str, ...], where: Callable[[], str], documents: tuple[Document, ...]
+    ) -> bytes:
         """Return a body that the provider's adapter makes of a row's texts."""
         messages = tuple(
             Message(turn.role, text) for (turn, _), text in zip(self._turns, texts, strict=True)
         )
         self._check_blank(messages, where)
+        if documents:
+            *before, last = messages
+            messages = (*before, Message(last.role, (*documents, last.text)))
         return orjson.dumps(self._provider.body(self._request(messages)))
 
     def _request(self, messages: tuple[Message, ...]) -> Request:

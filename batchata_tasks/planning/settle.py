@@ -176,8 +176,9 @@ def _wanted(table: PreparedTable) -> dict[str, Role]:
     """Return the columns of the source whose types are declared, with what they are."""
     roles = dict.fromkeys(table.spec.carried, Role.CARRIED)
     roles |= dict.fromkeys(table.spec.key, Role.KEY)
-    used = [name for name in table.builder.columns_used() if name not in roles]
-    return roles | dict.fromkeys(used, Role.USED)
+    builder = table.builder
+    used = [*builder.columns_used(), *builder.columns_of_files()]
+    return roles | dict.fromkeys((name for name in used if name not in roles), Role.USED)
 
 
 def _of_files(stored: StoredColumns, table: PreparedTable) -> DeclaredSchema:

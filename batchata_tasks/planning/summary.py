@@ -35,6 +35,8 @@ class PlanSummary:
     not_asked: int = 0  # changed, but for a reason that `rerun_on` leaves out
     over_limit: int = 0  # need work, but `limit` was reached
     too_large: int = 0  # cannot be sent at all; land as errors
+    bad_documents: int = 0  # have a document that cannot be sent; land as errors
+    gone_documents: int = 0  # landed, and up to date as far as is known: a document is gone
     recovered: int = 0  # answered by batches whose rows the dataset had lost
     carried: int = 0  # only carried columns changed: rewritten, nothing sent
     marked: int = 0  # the source lacks them since now: marked so
@@ -62,6 +64,11 @@ class PlanSummary:
     factors: dict[str, int] = field(default_factory=dict[str, int])
     least: int = 0  # the bound of the cheapest request
     pilot: int = 0  # rows that are sent first, and decide on the others; 0 if there are no others
+
+    @property
+    def unsendable(self) -> int:
+        """The number of rows that land as errors, since they cannot be sent at all."""
+        return self.too_large + self.bad_documents
 
     def misfit_texts(self) -> list[str]:
         """Return, for people, which answers the response model cannot hold any more."""

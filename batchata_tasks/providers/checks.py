@@ -89,31 +89,66 @@ class Checks:
         Raises:
             SpecError: naming the field.
         """
+        cls.check_attaching(cited=document.cited, structured=structured)
         size, pages = len(document.data), document.pages
         problem = None
-        if not cls.document_bytes:
-            problem = f"file: the {cls.name} API takes no documents; put the text into the prompt."
-        elif size > cls.document_bytes:
+        if size > cls.document_bytes:
             most = f"{cls.document_bytes:,}"
             problem = f"file: {file} has {size:,} bytes, and a request can carry {most}; split it."
         elif pages > cls.document_pages:
             most = f"{cls.document_pages:,}"
             problem = f"file: {file} has {pages:,} pages, and a request can carry {most}; split it."
-        elif document.cited:
-            problem = cls._citation_problem(document, file, structured=structured)
+        elif document.cited and document.kind == "image":
+            problem = (
+                f"enable_citations: {file} is a picture, of which nothing can be cited; remove it."
+            )
         if problem is not None:
             raise SpecError(problem)
 
     @classmethod
-    def _citation_problem(cls, document: Document, file: Path, *, structured: bool) -> str | None:
+    def check_documents(
+        cls, documents: Sequence[tuple[Document, Path]], *, structured: bool
+    ) -> None:
+        """Refuse the documents of one request, each with its file, that it cannot carry together.
+
+        Raises:
+            SpecError: naming the field.
+        """
+        for document, file in documents:
+            cls.check_document(document, file, structured=structured)
+        size = sum(len(document.data) for document, _ in documents)
+        pages = sum(document.pages for document, _ in documents)
+        if size > cls.document_bytes or pages > cls.document_pages:
+            most = f"{cls.document_bytes:,} bytes and {cls.document_pages:,} pages"
+            files = ", ".join(str(file) for _, file in documents)
+            message = (
+                f"file: {files} have {size:,} bytes and {pages:,} pages together, and a request "
+                f"can carry {most}; give it fewer of them."
+            )
+            raise SpecError(message)
+
+    @classmethod
+    def check_attaching(cls, *, cited: bool, structured: bool) -> None:
+        """Refuse what no document changes: that requests have documents, or cite them (`cited`).
+
+        Raises:
+            SpecError: naming the field.
+        """
         problem = None
-        if not cls.cites:
-            problem = f"the {cls.name} API cites no documents; remove it, or use a Claude model."
-        elif document.kind == "image":
-            problem = f"{file} is a picture, of which nothing can be cited; remove it."
-        elif structured:
-            problem = "an answer with citations cannot have a response_model; remove one of them."
-        return None if problem is None else f"enable_citations: {problem}"
+        if not cls.document_bytes:
+            problem = f"file: the {cls.name} API takes no documents; put the text into the prompt."
+        elif cited and not cls.cites:
+            problem = (
+                f"enable_citations: the {cls.name} API cites no documents; remove it, or use a "
+                "Claude model."
+            )
+        elif cited and structured:
+            problem = (
+                "enable_citations: an answer with citations cannot have a response_model; remove "
+                "one of them."
+            )
+        if problem is not None:
+            raise SpecError(problem)
 
     @classmethod
     def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:

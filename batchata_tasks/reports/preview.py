@@ -141,6 +141,8 @@ class Preview:
             "  left out for a null": summary.null_skipped,
             "  beyond limit": summary.over_limit,
             "  too large to send": summary.too_large,
+            "  with a document that cannot be sent": summary.bad_documents,
+            "  up to date, their document gone": summary.gone_documents,
             "  carried only": summary.carried,
             "  sent before": summary.recovered,
             "  not in the source any more, kept": summary.kept_missing,

@@ -11,14 +11,14 @@ import os
 import stat
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.types.document import PDF, TEXT, Document
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
 _MOST_BYTES = 100_000_000  # more than any provider takes
 _SUFFIXES = {
@@ -31,39 +31,33 @@ _SUFFIXES = {
 }
 _MARKS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 _PDF_MARK = b"%PDF-"
-_PDF_WITHIN = 1024  # bytes: readers of PDFs accept other content before the first mark
+_START = 1024  # bytes: readers of PDFs accept other content before the first mark
 _KINDS = "give a PDF, a picture (PNG, JPEG, GIF, WebP) or a text in UTF-8"
 
 
-def read(path: Path, *, cited: bool = False) -> Document:
-    """Return the document in a file.
+def read(path: Path, *, cited: bool = False, name: str | None = None) -> Document:
+    """Return the document in a file. `name` is the path by which people know it, if another one.
 
     Raises:
         SpecError: it cannot be read, or is not a document that models take.
     """
-    suffix = path.suffix.lower()
-    with _readable(path):
-        status = path.stat()
-        # other kinds, such as pipes, may have no end
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-            message = (
-                f"file: {path} is not a file of at most {_MOST_BYTES:,} bytes; "
-                "check the path, or split it."
-            )
-            raise SpecError(message)
+    file = path if name is None else Path(name)
+    suffix = file.suffix.lower()
+    with _readable(file):
+        _require_file(path, file)
         data = path.read_bytes()
-    media_type = _media_type(data, suffix)
+    media_type = _kind_of_start(data[:_START], suffix) or (TEXT if _is_text(data) else None)
     if not data or media_type is None:
         problem = "is empty" if not data else "is not a document that can be sent"
-        message = f"file: {path} {problem}; {_KINDS}."
+        message = f"file: {file} {problem}; {_KINDS}."
         raise SpecError(message)
     if _SUFFIXES.get(suffix, media_type) != media_type:
         message = (
-            f"file: {path} is not what its name says, but {media_type}; fix the file, or rename it."
+            f"file: {file} is not what its name says, but {media_type}; fix the file, or rename it."
         )
         raise SpecError(message)
-    pages = _pages(path, data) if media_type == PDF else 0
-    return Document(path.name, media_type, data, pages, cited)
+    pages = _pages(file, BytesIO(data)) if media_type == PDF else 0
+    return Document(file.name, media_type, data, pages, cited)
 
 
 def is_readable(path: Path) -> bool:
@@ -77,8 +71,49 @@ def digest_of(path: Path) -> str:
     Raises:
         SpecError: it cannot be read.
     """
-    with _readable(path), path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with _readable(path):
+        _require_file(path)
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def media_type_of(path: Path) -> str | None:
+    """Return the media type of the document in a file, by its content; None if it is of no kind.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    with _readable(path):
+        _require_file(path)
+        with path.open("rb") as stream:
+            known = _kind_of_start(stream.read(_START), path.suffix.lower())
+        return known or (TEXT if _is_text(path.read_bytes()) else None)
+
+
+def pages_of(path: Path) -> int | None:
+    """Return the number of pages of a PDF; None of other documents.
+
+    Raises:
+        SpecError: it cannot be read, or is a broken PDF.
+    """
+    with _readable(path):
+        _require_file(path)
+        with path.open("rb") as stream:
+            if _kind_of_start(stream.read(_START), path.suffix.lower()) != PDF:
+                return None
+            stream.seek(0)
+            return _pages(path, stream)
+
+
+def _require_file(path: Path, name: Path | None = None) -> None:
+    """Refuse what is no file, or too large: other kinds, such as pipes, may have no end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+        message = (
+            f"file: {name or path} is not a file of at most {_MOST_BYTES:,} bytes; "
+            "check the path, or split it."
+        )
+        raise SpecError(message)
 
 
 @contextmanager
@@ -90,33 +125,34 @@ def _readable(path: Path) -> Generator[None, None, None]:
         raise SpecError(message) from error
 
 
-def _media_type(data: bytes, suffix: str) -> str | None:
-    if data.lstrip().startswith(_PDF_MARK) or (
-        suffix == ".pdf" and _PDF_MARK in data[:_PDF_WITHIN]
-    ):
+def _kind_of_start(start: bytes, suffix: str) -> str | None:
+    """Return the kind that the first bytes of a file say; None if it can only be a text."""
+    if start.lstrip().startswith(_PDF_MARK) or (suffix == ".pdf" and _PDF_MARK in start):
         return PDF
     for mark, media_type in _MARKS.items():
-        if data.startswith(mark):
+        if start.startswith(mark):
             return media_type
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
+    return "image/webp" if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else None
+
+
+def _is_text(data: bytes) -> bool:
     try:
-        return TEXT if b"\0" not in data and data.decode().strip() else None
+        return b"\0" not in data and bool(data.decode().strip())
     except UnicodeDecodeError:
-        return None
+        return False
 
 
 # what pypdf raises for files that are not quite PDFs, besides errors of its own
 _ODD_FILE = (LookupError, ValueError, AttributeError, TypeError, RecursionError)
 
 
-def _pages(path: Path, data: bytes) -> int:
+def _pages(path: Path, stream: BinaryIO) -> int:
     from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
     from pypdf.errors import PyPdfError  # noqa: PLC0415 - slow
 
     problem = None
     try:
-        reader = PdfReader(BytesIO(data))
+        reader = PdfReader(stream)
         if reader.is_encrypted:
             problem, pages = "is protected by a password; save it without one", 0
         elif not (pages := len(reader.pages)):

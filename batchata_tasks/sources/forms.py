@@ -54,6 +54,19 @@ class SheetSource(BaseModel):
         return f"{self.file} ({self.sheet})"
 
 
+class DocumentsSource(BaseModel):
+    """A table of documents: one row for each file that a pattern names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    documents: str = Field(
+        min_length=1, description="Pattern of local files, such as inbox/**/*.pdf."
+    )
+
+    def __str__(self) -> str:
+        return self.documents
+
+
 class FrameSource(BaseModel):
     """A table in memory, which `enrich` gives in Python; a spec's file cannot name one."""
 
@@ -65,16 +78,20 @@ class FrameSource(BaseModel):
         return f"a frame ({self.frame})"
 
 
-Form = SqlSource | DatabaseSource | SheetSource | FrameSource
-_FORMS: dict[str, type[SqlSource | DatabaseSource | SheetSource | FrameSource]] = {
+Form = SqlSource | DatabaseSource | SheetSource | DocumentsSource | FrameSource
+_FORMS: dict[str, type[Form]] = {
     "sql": SqlSource,
     "url_env": DatabaseSource,
     "query": DatabaseSource,
     "file": SheetSource,
     "sheet": SheetSource,
+    "documents": DocumentsSource,
     "frame": FrameSource,
 }
-_WAYS = "write a path, {sql: SELECT …}, {url_env: NAME, query: SELECT …} or {file: …, sheet: NAME}"
+_WAYS = (
+    "write a path, {sql: SELECT …}, {url_env: NAME, query: SELECT …}, {file: …, sheet: NAME} or "
+    "{documents: PATTERN}"
+)
 
 
 def _formed(value: object) -> object:
@@ -109,6 +126,7 @@ TableSource = Annotated[
     | SqlSource
     | DatabaseSource
     | SheetSource
+    | DocumentsSource
     | SkipJsonSchema[FrameSource],
     BeforeValidator(_formed),
 ]

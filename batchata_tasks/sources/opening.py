@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources import jsonl, parquet
-from batchata_tasks.sources.database import DatabaseQuery
 from batchata_tasks.sources.files import File, found
-from batchata_tasks.sources.forms import DatabaseSource, Form, FrameSource, SheetSource, SqlSource
-from batchata_tasks.sources.registry import FileOpener, all_endings, kind_of, of_scheme
+from batchata_tasks.sources.forms import (
+    DatabaseSource,
+    DocumentsSource,
+    Form,
+    FrameSource,
+    SheetSource,
+    SqlSource,
+)
+from batchata_tasks.sources.registry import FileOpener, all_endings, kind_of, of_form, of_scheme
 from batchata_tasks.sources.source import ReadOptions, Source, errors_of
 from batchata_tasks.sources.sql import SqlQuery
 from batchata_tasks.sources.table import Part, Table, partitions_of
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
 def open_source(
     source: str | Form, options: ReadOptions | None = None, frame: Source | None = None
 ) -> Source:
-    """Open a table: a file, a pattern of files, a folder of Parquet files, or a query.
+    """Open a table: files, a pattern, a folder of Parquet files, a query, or documents.
 
     `frame` is the table in memory of a source that is one.
 
@@ -38,10 +44,8 @@ def open_source(
     if isinstance(source, SheetSource):
         return _files(source.file, replace(options, sheet=source.sheet))
     _refuse_options(source, options)
-    if isinstance(source, SqlSource):
-        return SqlQuery(source.sql)
-    if isinstance(source, DatabaseSource):
-        return DatabaseQuery(source.url_env, source.query)
+    if (table := of_form(source)) is not None:
+        return table
     if frame is None:
         message = (
             "source: a frame is given in Python, by batchata_tasks.enrich(frame, …); name a path, "
@@ -61,6 +65,8 @@ def files_of(source: str | Form) -> list[str]:
         return [source]
     if isinstance(source, SheetSource):
         return [source.file]
+    if isinstance(source, DocumentsSource):
+        return [source.documents]
     return SqlQuery(source.sql).files if isinstance(source, SqlSource) else []
 
 
@@ -73,6 +79,8 @@ def _refuse_options(source: Form, options: ReadOptions) -> None:
                 how = "cast in the query"
             if isinstance(source, FrameSource):
                 what, how = "a frame", "convert its columns"
+            if isinstance(source, DocumentsSource):
+                what, how = "a table of documents", "its columns have types"
             message = f"{name}: {what} has no such option; {how}, and remove `{name}`."
             raise SourceError(message)
 

@@ -10,11 +10,17 @@ from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.installed import entry_points_of
 from batchata_tasks.sources.csv import CsvTable
 from batchata_tasks.sources.csv_format import DELIMITERS
+from batchata_tasks.sources.database import DatabaseQuery
+from batchata_tasks.sources.document_table import DocumentTable
 from batchata_tasks.sources.excel import ENDINGS, ExcelSheet
+from batchata_tasks.sources.forms import DatabaseSource, DocumentsSource, SqlSource
 from batchata_tasks.sources.jsonl import JsonLines
 from batchata_tasks.sources.parquet import ParquetTable
+from batchata_tasks.sources.sql import SqlQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchata_tasks.sources.files import File
     from batchata_tasks.sources.source import ReadOptions, Source
 
@@ -50,6 +56,12 @@ _KINDS = [
     _Kind("parquet", (".parquet", ".pq"), ParquetTable),
     _Kind("workbook", ENDINGS, ExcelSheet),
 ]
+# forms of a source that are tables by themselves: what makes a Source of each
+_FORMS: dict[type[Any], Callable[[Any], Source]] = {
+    SqlSource: lambda form: SqlQuery(form.sql),
+    DatabaseSource: lambda form: DatabaseQuery(form.url_env, form.query),
+    DocumentsSource: DocumentTable,
+}
 # by the scheme of the URL
 _SCHEMES: dict[str, UrlOpener] = {}
 
@@ -89,6 +101,12 @@ def of_scheme(scheme: str) -> UrlOpener | None:
     """Return the opener of URLs of a scheme, if a package added one."""
     _load_installed()
     return _SCHEMES.get(scheme)
+
+
+def of_form(form: object) -> Source | None:
+    """Return the Source that a form is by itself, if it is one."""
+    opener = _FORMS.get(type(form))
+    return None if opener is None else opener(form)
 
 
 def all_endings() -> str:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import to_jsonable_python
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.json import not_json
+from batchata_tasks.common.json import as_dict, not_json
 from batchata_tasks.providers import check_name, provider_name
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.csv_format import CsvFormat  # noqa: TC001 - pydantic reads it
-from batchata_tasks.sources.forms import TableSource  # noqa: TC001 - pydantic reads it
+from batchata_tasks.sources.document_table import PATH as DOCUMENT_PATH
+from batchata_tasks.sources.forms import DocumentsSource, TableSource
 from batchata_tasks.sources.source import Source  # noqa: TC001 - as above
 from batchata_tasks.spec.json_text import parse_json
 from batchata_tasks.spec.parts import (
@@ -27,7 +36,7 @@ from batchata_tasks.spec.parts import (
     Turn,
 )
 from batchata_tasks.spec.references import load_model, read_text
-from batchata_tasks.spec.run import RunSpec
+from batchata_tasks.spec.run import TEXTS, RunSpec, as_list
 from batchata_tasks.types.destination import Destination
 
 if TYPE_CHECKING:
@@ -39,14 +48,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.spec.parts import Pilot
 
+Template = Annotated[str, Field(min_length=1)]
 ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal"]
-
-# keys of the published spec that are not built yet: refused by name, never silently ignored
-_NOT_BUILT: dict[str, Any] = {
-    "file": None,
-    "document_root": None,
-    "enable_citations": False,
-}
 
 # the keys as the README has them, which is how editors and Prefect's form show them
 ORDER = (
@@ -61,7 +64,8 @@ ORDER = (
         "prompt_file",
         "messages",
     ),
-    *("response_model", "response_schema", "max_tokens", "params", "cache"),
+    *("file", "document_root", "on_bad_document"),
+    *("response_model", "response_schema", "enable_citations", "max_tokens", "params", "cache"),
     *(
         "output",
         "columns",
@@ -83,7 +87,8 @@ class EnrichmentSpec(RunSpec):
         description=(
             "CSV, JSONL or Parquet file (also compressed), workbook, pattern of such files, or "
             "folder of Parquet files, as a path or fsspec URL; or a query: {sql: SELECT …} over "
-            "files, {url_env: NAME, query: SELECT …} of a database; or {file: …, sheet: NAME}."
+            "files, {url_env: NAME, query: SELECT …} of a database; or {file: …, sheet: NAME}; or "
+            "{documents: PATTERN}, a row for each file."
         ),
     )
     where: str | None = Field(
@@ -114,11 +119,34 @@ class EnrichmentSpec(RunSpec):
     messages: list[Turn] | None = Field(
         None, description="The turns to send, instead of `system` and `prompt`."
     )
+    file: Annotated[list[Template] | None, BeforeValidator(as_list), WithJsonSchema(TEXTS)] = Field(
+        None,
+        min_length=1,
+        description=(
+            "Document that goes with each row's prompt: a template of its path, or several; a row "
+            "for which it renders to nothing has none."
+        ),
+    )
+    document_root: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder in which documents have to lie; default: the one that you run in.",
+    )
+    on_bad_document: Literal["error", "skip"] = Field(
+        "error",
+        description=(
+            "What a document that cannot be sent does: it stops the run before anything is sent, "
+            "or its row alone is not sent, and lands with the reason."
+        ),
+    )
     response_model: str | None = Field(
         None, description="file.py:Class or module:Class of a Pydantic model."
     )
     response_schema: dict[str, Any] | str | None = Field(
         None, description="JSON Schema, inline or a .json file."
+    )
+    enable_citations: bool = Field(
+        default=False, description="Ask the model to cite passages of the documents (Anthropic)."
     )
     max_tokens: Count = Field(
         1024, ge=1, description="Cap on the tokens of one answer; always sent."
@@ -155,6 +183,10 @@ class EnrichmentSpec(RunSpec):
                 default = field.get_default(call_default_factory=True, validated_data={})
                 keys[name]["default"] = to_jsonable_python(default)
         schema["properties"] = {name: keys[name] for name in dict.fromkeys((*ORDER, *keys))}
+        # a table of documents has a key of its own
+        schema["required"].remove("key")
+        of_documents = {"properties": {"source": {"type": "object", "required": ["documents"]}}}
+        schema |= {"if": of_documents, "else": {"required": ["key"]}}
         return schema
 
     _frame: Source | None = PrivateAttr(None)
@@ -177,17 +209,15 @@ class EnrichmentSpec(RunSpec):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unbuilt(cls, data: Any) -> Any:
+    def _key_of_documents(cls, data: Any) -> Any:
+        """Let `key` be the path of a table of documents, unless it is given."""
         if not isinstance(data, dict):
             return data
         keys = cast("dict[str, Any]", data)
-        for key, default in _NOT_BUILT.items():
-            if keys.get(key, default) != default:
-                message = (
-                    f"`{key}` is a known key that this version does not support yet; remove it."
-                )
-                raise ValueError(message)
-        return {key: value for key, value in keys.items() if key not in _NOT_BUILT}
+        source = keys.get("source")
+        if isinstance(source, DocumentsSource) or "documents" in as_dict(source):
+            return {"key": DOCUMENT_PATH, **keys}
+        return keys
 
     @field_validator("provider")
     @classmethod
@@ -242,6 +272,15 @@ class EnrichmentSpec(RunSpec):
             if doubled := sorted({value for value in values if values.count(value) > 1}):
                 message = f"`{name}` names {doubled[0]!r} twice."
                 raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _documents_alone(self) -> Self:
+        if self.file is None:
+            for name in ("document_root", "enable_citations"):
+                if getattr(self, name):
+                    message = f"`{name}` is about documents; write `file` as well, or remove it."
+                    raise ValueError(message)
         return self
 
     def destinations(self) -> list[Destination]:

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # the files of a dataset that a pattern may match, whatever their names are
-_WRITTEN = ("data/part-0.parquet", "_batchata/requests/0.jsonl", "_batchata/responses/0.jsonl")
+_WRITTEN = (
+    "data/part-0.parquet",
+    "_batchata/owner.json",
+    "_batchata/requests/0.jsonl",
+    "_batchata/responses/0.jsonl",
+)
 
 
-def refuse_overlap(source: str, output: Path) -> None:
+def refuse_overlap(source: str, output: Path, *, may_lack: bool = False) -> None:
     """Refuse a source within the output, and an output within the source, with links resolved.
+
+    `may_lack` says that the source may be a pattern of which there is no file.
 
     Raises:
         SpecError: one is within the other.
@@ -31,10 +38,11 @@ def refuse_overlap(source: str, output: Path) -> None:
     named = _local(source)
     if named is None:
         return
-    with errors_of(source):
-        files, _ = found(source)
-    if any(Path(file.path).resolve().is_relative_to(root) for file in files):
-        raise _refusal(source, output, "source", "within the output")
+    if not may_lack:
+        with errors_of(source):
+            files, _ = found(source)
+        if any(Path(file.path).resolve().is_relative_to(root) for file in files):
+            raise _refusal(source, output, "source", "within the output")
     if named.exists():
         place = named.resolve()
         may_read = named.is_dir() and root.is_relative_to(place)

@@ -33,12 +33,14 @@ _REASONS = ("new", "input", "prompt", "model", "schema", "failed")
 Reason = Literal["new", "input", "prompt", "model", "schema", "failed"]
 
 
-def _as_list(value: object) -> object:
+def as_list(value: object) -> object:
+    """Return a text as a list of it; anything else as it is."""
     return [value] if isinstance(value, str) else value
 
 
-_A_NAME: dict[str, Any] = {"type": "string"}
-_NAMES = {"anyOf": [_A_NAME, {"type": "array", "items": _A_NAME, "minItems": 1}]}
+_A_TEXT: dict[str, Any] = {"type": "string"}
+TEXTS: dict[str, Any] = {"anyOf": [_A_TEXT, {"type": "array", "items": _A_TEXT, "minItems": 1}]}
+"""The JSON Schema of a text or several."""
 
 
 def _seconds(duration: str | None) -> float | None:
@@ -62,7 +64,7 @@ class RunSpec(BaseModel, ABC):
             "empty and pass are one: the template sees it, and it prints nothing."
         ),
     )
-    key: Annotated[list[str], BeforeValidator(_as_list), WithJsonSchema(_NAMES)] = Field(
+    key: Annotated[list[str], BeforeValidator(as_list), WithJsonSchema(TEXTS)] = Field(
         min_length=1, description="Column or columns that identify a row."
     )
     cache: bool = Field(

@@ -28,6 +28,7 @@ class ErrorCode(StrEnum):
 
     REQUEST = "request"  # the provider says that the request itself is wrong
     TOO_LARGE = "too_large"  # the request alone is over the provider's limit; it was not sent
+    DOCUMENT = "document"  # its document cannot be sent; nor was the request
     PROVIDER = "provider"  # any other error of the provider for this request
     RESPONSE = "response"  # the answer does not satisfy the response model
     TRUNCATED = "truncated"
@@ -38,7 +39,12 @@ class ErrorCode(StrEnum):
     @property
     def final(self) -> bool:
         """Whether sending the same request again cannot help."""
-        return self in (ErrorCode.REQUEST, ErrorCode.TOO_LARGE, ErrorCode.REFUSED)
+        return self in (
+            ErrorCode.REQUEST,
+            ErrorCode.TOO_LARGE,
+            ErrorCode.DOCUMENT,
+            ErrorCode.REFUSED,
+        )
 
 
 def describe(code: ErrorCode, message: str, limit: int = 2000) -> str:
@@ -61,9 +67,11 @@ def is_final(error: str | None) -> bool:
 def is_attempt(outcome: Outcome, error: str | None) -> bool:
     """Whether a request that ended so counts as one of its row's attempts.
 
-    It does not if it never ran, or if all that it lacked was an account that may run it.
+    It does not if it never ran, or if all that it lacked was a document that can be sent, or an
+    account that may run it.
     """
-    return not outcome.never_ran and error_code(error) is not ErrorCode.ACCOUNT
+    lacked = error_code(error) in (ErrorCode.ACCOUNT, ErrorCode.DOCUMENT)
+    return not outcome.never_ran and not lacked
 
 
 def outcome_of(error: str | None) -> Outcome:

@@ -332,7 +332,6 @@ BEYOND = [
         ("row 3", "utf-8", "fix it"),
     ),
 ]
-IN_WORDS = "this version does not support"
 
 CASES = [
     # the spec's keys
@@ -413,13 +412,11 @@ CASES = [
         ("`pilot.max_invalid_share`",),
         {"pilot": {"rows": 5, "max_invalid_share": 5}},
     ),
-    Case("file", ("`file`", IN_WORDS, "remove it"), {"file": "{{ name }}.pdf"}),
-    Case("document-root", ("`document_root`", IN_WORDS, "remove it"), {"document_root": "docs"}),
-    Case(
-        "enable-citations",
-        ("`enable_citations`", IN_WORDS, "remove it"),
-        {"enable_citations": True},
-    ),
+    Case("file", ("row 1", "file: ", ".pdf cannot be read"), {"file": "{{ name }}.pdf"}),
+    Case("file-template", ("file: ", "template", "nme"), {"file": "{{ nme }}.pdf"}),
+    Case("no-file", ("`file`", "must not be empty"), {"file": []}),
+    Case("document-root", ("`document_root`", "write `file`"), {"document_root": "docs"}),
+    Case("enable-citations", ("`enable_citations`", "write `file`"), {"enable_citations": True}),
     Case("time-limit", ("`time_limit`", "90m"), {"time_limit": "soon"}),
     Case("time-limit-without-unit", ("`time_limit`", "90m"), {"time_limit": "90"}),
     Case("time-limit-that-is-a-number", ("`time_limit`", "90m"), {"time_limit": 90}),

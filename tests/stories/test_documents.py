@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
-from pypdf import PdfWriter
 
 from batchata_tasks import AnthropicProvider, Batch, Job, OpenAIProvider, SpecError
 from batchata_tasks.common.money import usd
@@ -23,6 +21,7 @@ from batchata_tasks.types.answer import Usage
 from batchata_tasks.types.outcome import Outcome
 from tests.support.books import all_chunks
 from tests.support.jobs import bodies, sent
+from tests.support.pdfs import locked, pdf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,43 +39,6 @@ PIXEL = b64decode(
     "rkJggg=="
 )
 POEM = "Roses are red. Violets are blue.\nSugar is sweet."
-
-
-def pdf(*pages: str) -> bytes:
-    """Return a PDF with these texts, one a page."""
-    kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
-    objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
-    ]
-    objects.append("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>")
-    for number, text in enumerate(pages):
-        stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET"
-        page = (
-            "/Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >> "
-            f"/Contents {5 + 2 * number} 0 R"
-        )
-        objects += [
-            f"<< /Type /Page {page} >>",
-            f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream",
-        ]
-    found, places = "%PDF-1.4\n", list[int]()
-    for number, content in enumerate(objects, 1):
-        places.append(len(found))
-        found += f"{number} 0 obj\n{content}\nendobj\n"
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
-    size = len(objects) + 1
-    trailer = f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(found)}\n%%EOF\n"
-    return f"{found}xref\n0 {size}\n0000000000 65535 f \n{table}{trailer}".encode()
-
-
-def locked() -> bytes:
-    """Return a PDF that asks for a password."""
-    writer, stream = PdfWriter(), BytesIO()
-    writer.add_blank_page(100, 100)
-    writer.encrypt("secret", algorithm="RC4-128")
-    writer.write(stream)
-    return stream.getvalue()
 
 
 @pytest.fixture

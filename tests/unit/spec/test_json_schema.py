@@ -107,8 +107,9 @@ def test_every_key_is_described_with_its_default() -> None:
     assert [name for name, key in keys.items() if not key.get("description")] == []
     assert [name for name, key in keys.items() if set("<>") & set(key["description"])] == []
     spec = parse_spec(BASE).model_dump(mode="json")
-    optional = EnrichmentSpec.model_fields.keys() - set(SCHEMA["required"])
+    required = {*SCHEMA["required"], *SCHEMA["else"]["required"]}
+    optional = EnrichmentSpec.model_fields.keys() - required
     assert {name: keys[name]["default"] for name in optional} == {
         name: None if name == "prompt" else spec[name] for name in optional
     }
-    assert set(SCHEMA["required"]) == BASE.keys() - {"prompt"}
+    assert required == BASE.keys() - {"prompt"}

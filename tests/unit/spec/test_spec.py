@@ -77,6 +77,10 @@ DEFAULTS = {
     "pilot": None,
     "cache": False,
     "csv": None,
+    "file": None,
+    "document_root": None,
+    "on_bad_document": "error",
+    "enable_citations": False,
 }
 
 
@@ -228,21 +232,21 @@ def test_an_unknown_key_is_never_ignored(key: str, remedy: str) -> None:
     assert remedy in text
 
 
-NOT_BUILT = {
-    "file": "{{ path }}",
-    "document_root": "docs",
-    "enable_citations": True,
-}
+def test_a_table_of_documents_has_its_key() -> None:
+    """The key of a table of documents is the path, unless the spec has another one."""
+    documents = {"source": {"documents": "inbox/*.pdf"}}
+    keys = {key: value for key, value in BASE.items() if key not in ("source", "key")}
+    assert parse_spec({**keys, **documents}).key == ["path"]
+    assert parse_spec({**keys, **documents, "key": "sha256"}).key == ["sha256"]
 
 
-@pytest.mark.parametrize("key", NOT_BUILT)
-def test_a_published_key_that_is_not_built_is_refused_by_name(key: str) -> None:
-    """A key that is not implemented is refused by name; its default is accepted."""
-    assert (
-        refusal(**{key: NOT_BUILT[key]})
-        == f"`{key}` is a known key that this version does not support yet; remove it."
-    )
-    assert spec(**{key: False if key == "enable_citations" else None}) == spec()
+@pytest.mark.parametrize("key", ["document_root", "enable_citations"])
+def test_keys_about_documents_need_one(key: str) -> None:
+    """A key about documents is refused by name where no row has one."""
+    value = True if key == "enable_citations" else "docs"
+    sentence = f"`{key}` is about documents; write `file` as well, or remove it."
+    assert refusal(**{key: value}) == sentence
+    assert spec(**{key: value, "file": "{{ path }}"}).file == ["{{ path }}"]
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,9 @@ def test_only_requests_that_cannot_have_run_are_no_attempt(outcome: Outcome) -> 
 
 @pytest.mark.parametrize("code", ErrorCode)
 def test_only_hopeless_errors_are_final(code: ErrorCode) -> None:
-    """A wrong or too large request and a refusal end the same way again; nothing else does."""
-    assert code.final is (code in {ErrorCode.REQUEST, ErrorCode.TOO_LARGE, ErrorCode.REFUSED})
+    """A request or document that is wrong, and a refusal, end the same way again."""
+    hopeless = {ErrorCode.REQUEST, ErrorCode.TOO_LARGE, ErrorCode.DOCUMENT, ErrorCode.REFUSED}
+    assert code.final is (code in hopeless)
 
 
 @pytest.mark.parametrize("code", ErrorCode)

@@ -1,0 +1,423 @@
+"""Documents of a spec's rows: what is sent, what is sent again, what is refused, what is gone."""
+
+from __future__ import annotations
+
+import csv
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.emulator import answer_text
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.spec.loading import parse_spec
+from tests.support.books import all_chunks
+from tests.support.jobs import sent
+from tests.support.pdfs import locked, pdf
+from tests.support.request_files import sent_bodies
+from tests.support.table import APIS, MODELS, SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
+    from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+NAMES = ("a", "b", "c")
+PIXEL = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+    "rkJggg=="
+)
+BAD: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty"),
+    "cut": (pdf("order")[:40], "cannot be read as a PDF"),
+    "locked": (locked(), "is protected by a password"),
+    "noise": (b"\x00\x01", "is not a document that can be sent"),
+    "picture": (PIXEL, "is not what its name says, but image/png"),
+}
+
+
+class Inbox:
+    """A folder with documents, and runs over it: as a table of them, or named by a CSV file."""
+
+    def __init__(self, emulator: Emulator, api: str, kind: str) -> None:
+        self.emulator, self.kind = emulator, kind
+        self.provider, self.endpoint = ("openai", api) if api == "responses" else (api, "chat")
+
+    def spec(self, **changes: Any) -> EnrichmentSpec:
+        source = {"documents": "inbox/*.pdf"} if self.kind == "documents" else "table.csv"
+        keys = {
+            "name": "inbox",
+            "source": source,
+            "model": MODELS[self.provider],
+            "endpoint": self.endpoint,
+            "prompt": "What was ordered?",
+            "file": "{{ path }}",
+            "max_tokens": 50,
+            "output": "out",
+            "pilot": False,
+        }
+        if self.kind == "table":
+            keys["key"] = "id"
+        return parse_spec({**keys, **changes})
+
+    def run(self, steps: Steps | None = None, **changes: Any) -> Receipt:
+        return enrich(self.spec(**changes), steps=steps)
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        rows = pq.read_table("out/data").to_pylist()
+        column = "path" if self.kind == "documents" else "id"
+        found = {row[column].removeprefix("inbox/").removesuffix(".pdf"): row for row in rows}
+        assert len(found) == len(rows)
+        return found
+
+    @property
+    def sent(self) -> int:
+        return sent(self.emulator)
+
+
+def write_table(folder: Path, rows: dict[str, str]) -> None:
+    """Write a table of keys and paths."""
+    with (folder / "table.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("id", "path"), *rows.items()])
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that runs are in, with three documents and a table of them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inbox").mkdir()
+    for name in NAMES:
+        (tmp_path / f"inbox/{name}.pdf").write_bytes(pdf(f"Order {name}: forty lamps."))
+    write_table(tmp_path, {name: f"inbox/{name}.pdf" for name in NAMES})
+    return tmp_path
+
+
+@pytest.fixture(params=["documents", "table"])
+def inbox(emulator: Emulator, request: pytest.FixtureRequest) -> Inbox:
+    return Inbox(emulator, "anthropic", request.param)
+
+
+@pytest.fixture
+def documents(emulator: Emulator) -> Inbox:
+    return Inbox(emulator, "anthropic", "documents")
+
+
+@pytest.fixture
+def table(emulator: Emulator) -> Inbox:
+    return Inbox(emulator, "anthropic", "table")
+
+
+def dying(step: str) -> Steps:
+    """Return steps of which one is as far as a run comes: it dies there."""
+
+    def die(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        del ref, chunk_id
+        raise KeyboardInterrupt
+
+    return Steps(**{step: die})
+
+
+def refusal(run: Callable[[], object], kind: type[Exception] = SourceError) -> str:
+    with pytest.raises(kind) as told:
+        run()
+    return str(told.value)
+
+
+@pytest.mark.parametrize("kind", ["documents", "table"])
+@pytest.mark.parametrize("api", APIS)
+def test_each_row_is_asked_about_its_document(
+    emulator: Emulator, folder: Path, api: str, kind: str
+) -> None:
+    """Each row is sent with its own document, pays within its bound, and is sent once."""
+    inbox = Inbox(emulator, api, kind)
+    receipt = inbox.run(cost_limit_usd=1)
+    assert (receipt.exit_code, receipt.outcomes) == (0, {"succeeded": 3})
+    bodies, rows = sent_bodies(folder / "out"), inbox.rows()
+    assert set(rows) == set(NAMES)
+    for name, row in rows.items():
+        body = bodies[row["_custom_id"]]
+        files = [other for other in NAMES if encoded(folder / f"inbox/{other}.pdf") in text(body)]
+        assert files == [name]
+        assert row["_response"] == answer_text(inbox.provider, body)
+    spent = sum(int(row["_cost_usd"] * 10**12) for row in rows.values())
+    assert 0 < spent <= sum(chunk.bound or 0 for chunk in all_chunks())
+    assert inbox.run(cost_limit_usd=1).plan["up_to_date"] == inbox.sent == 3
+
+
+def encoded(path: Path) -> str:
+    return b64encode(path.read_bytes()).decode()
+
+
+def text(body: dict[str, Any]) -> str:
+    return orjson.dumps(body).decode()
+
+
+def test_only_what_changed_is_sent(inbox: Inbox, folder: Path) -> None:
+    """Another content is another input; one that was only touched is not; a new one is sent."""
+    inbox.run()
+    (folder / "inbox/a.pdf").write_bytes(pdf("Order a: fifty lamps."))
+    (folder / "inbox/b.pdf").touch()
+    (folder / "inbox/d.pdf").write_bytes(pdf("Order d: a cable."))
+    write_table(folder, {name: f"inbox/{name}.pdf" for name in (*NAMES, "d")})
+    before = inbox.rows()
+    receipt = inbox.run()
+    assert receipt.plan["reasons"] == {"input": 1, "new": 1}
+    now = inbox.rows()
+    assert {name for name in now if now[name] != before.get(name)} == {"a", "d"}
+    assert encoded(folder / "inbox/a.pdf") in text(
+        sent_bodies(folder / "out")[now["a"]["_custom_id"]]
+    )
+    assert inbox.run().plan["reasons"] == {}
+
+
+def test_a_renamed_document_is_the_same(table: Inbox, folder: Path) -> None:
+    """Under the same key, a document of the same content is no reason to send a row again."""
+    table.run()
+    (folder / "inbox/a.pdf").rename(folder / "inbox/other.pdf")
+    write_table(folder, {"a": "inbox/other.pdf", "b": "inbox/b.pdf", "c": "inbox/c.pdf"})
+    assert table.run().plan["up_to_date"] == table.sent == 3
+
+
+@pytest.mark.parametrize("step", ["chunk", "submit", "poll", "collect"])
+def test_a_run_that_died_needs_no_document(inbox: Inbox, folder: Path, step: str) -> None:
+    """Whenever a run dies, the same one goes on without the documents, and pays once."""
+    with pytest.raises(KeyboardInterrupt):
+        inbox.run(dying(step))
+    for path in (folder / "inbox").iterdir():
+        path.unlink()
+    (folder / "inbox").rmdir()
+    receipt = inbox.run()
+    assert (receipt.exit_code, receipt.outcomes) == (0, {"succeeded": 3})
+    assert (set(inbox.rows()), inbox.sent) == (set(NAMES), 3)
+    receipt = inbox.run()
+    assert (receipt.exit_code, receipt.outcomes, inbox.sent) == (0, {}, 3)
+
+
+def test_what_was_sent_lands_before_documents_are_looked_at(inbox: Inbox, folder: Path) -> None:
+    """If the spec has changed since, too, the paid answers land, and then documents count."""
+    with pytest.raises(KeyboardInterrupt):
+        inbox.run(dying("poll"))
+    (folder / "inbox/a.pdf").unlink()
+    changed = {"prompt": "How many were ordered?"}
+    if inbox.kind == "documents":  # the row has left the source
+        assert inbox.run(**changed).outcomes == {"succeeded": 2}
+        assert inbox.sent == 5
+    else:
+        told = refusal(lambda: inbox.run(**changed))
+        assert told == (
+            "row 1 (id='a'): file: inbox/a.pdf cannot be read (No such file or directory); check "
+            "the path; or set `on_bad_document: skip`, which leaves such rows unsent."
+        )
+        assert inbox.sent == 3
+        receipt = inbox.run(**changed, on_bad_document="skip")
+        assert (receipt.exit_code, inbox.sent) == (3, 5)
+    assert set(inbox.rows()) == set(NAMES)
+    assert inbox.rows()["a"]["_status"] == "succeeded"
+
+
+def test_a_landed_row_needs_its_document_no_more(inbox: Inbox, folder: Path) -> None:
+    """A document that is gone changes nothing of its row; one that is to be sent is refused."""
+    inbox.run()
+    (folder / "inbox/a.pdf").unlink()
+    before = inbox.rows()
+    receipt = inbox.run()
+    assert (receipt.exit_code, receipt.outcomes, inbox.rows()) == (0, {}, before)
+    count = "gone_documents" if inbox.kind == "table" else "kept_missing"
+    assert receipt.plan[count] == preview(inbox.spec(), Settings()).summary.to_json()[count] == 1
+    (folder / "inbox/a.pdf").write_bytes(pdf("Order a: forty lamps."))
+    assert inbox.run().plan["up_to_date"] == inbox.sent == 3
+
+
+def test_a_gone_document_of_a_new_row_is_refused_by_name(table: Inbox, folder: Path) -> None:
+    """A row that has to be sent needs its document, and with `skip` is sent once that is there."""
+    write_table(folder, {"a": "inbox/a.pdf", "x": "inbox/x.pdf"})
+    told = refusal(table.run)
+    assert told.startswith("row 2 (id='x'): file: inbox/x.pdf cannot be read (No such file")
+    assert table.sent == 0
+    receipt = table.run(on_bad_document="skip")
+    assert (receipt.exit_code, receipt.plan["bad_documents"], table.sent) == (3, 1, 1)
+    assert table.rows()["x"]["_error"].startswith("document: file: inbox/x.pdf cannot be read")
+    assert table.run(on_bad_document="skip").plan["exhausted"] == 1
+    (folder / "inbox/x.pdf").write_bytes(pdf("Order x."))
+    receipt = table.run(on_bad_document="skip")
+    assert (receipt.exit_code, receipt.plan["reasons"]) == (0, {"input": 1})
+    assert table.rows()["x"]["_status"] == "succeeded"
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_document_is_told_before_it_costs(inbox: Inbox, folder: Path, bad: str) -> None:
+    """One sentence names the row and the file, and nothing is sent; `skip` sends the others."""
+    content, problem = BAD[bad]
+    (folder / "inbox/b.pdf").write_bytes(content)
+    key = "path='inbox/b.pdf'" if inbox.kind == "documents" else "id='b'"
+    for run in (inbox.run, lambda: preview(inbox.spec(), Settings())):
+        assert refusal(run).startswith(f"row 2 ({key}): file: inbox/b.pdf {problem}")
+    assert inbox.sent == 0
+    receipt = inbox.run(on_bad_document="skip", cost_limit_usd=1)
+    assert (receipt.exit_code, receipt.outcomes) == (3, {"succeeded": 2, "errored": 1})
+    row = inbox.rows()["b"]
+    assert row["_error"].startswith(f"document: file: inbox/b.pdf {problem}")
+    assert (row["_attempts"], row["_cost_usd"], row["_batch_id"]) == (0, 0, None)
+    (folder / "inbox/b.pdf").write_bytes(pdf("Order b: mended."))
+    assert inbox.run(on_bad_document="skip", cost_limit_usd=1).outcomes == {"succeeded": 1}
+    assert inbox.sent == 3
+
+
+def test_an_answer_outlives_a_document_that_went_bad(inbox: Inbox, folder: Path) -> None:
+    """With `skip`, a row that was answered keeps its answer when its document cannot be sent."""
+    inbox.run()
+    before = inbox.rows()
+    (folder / "inbox/a.pdf").write_bytes(b"")
+    receipt = inbox.run(on_bad_document="skip")
+    assert (receipt.exit_code, inbox.rows(), inbox.sent) == (3, before, 3)
+
+
+OUT = {
+    "up": "../secret.pdf",
+    "up within": "inbox/../../secret.pdf",
+    "absolute": "{folder}/secret.pdf",
+    "link": "inbox/link.pdf",
+    "linked folder": "inbox/linked/secret.pdf",
+}
+
+
+@pytest.mark.parametrize("way", OUT)
+def test_no_document_lies_elsewhere(
+    table: Inbox, folder: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Whatever leads out of the folder of documents is refused, and never opened."""
+    (folder / "secret.pdf").write_bytes(pdf("secret"))
+    here = folder / "project"
+    (here / "inbox").mkdir(parents=True)
+    (here / "inbox/link.pdf").symlink_to(folder / "secret.pdf")
+    (here / "inbox/linked").symlink_to(folder)
+    monkeypatch.chdir(here)
+    path = OUT[way].format(folder=folder)
+    write_table(here, {"a": path})
+    told = refusal(table.run)
+    assert told.startswith(f"row 1 (id='a'): file: {path} leads out of the folder of documents, ")
+    assert table.run(on_bad_document="skip").outcomes == {"errored": 1}
+    assert table.sent == 0
+    assert table.run(document_root=str(folder)).outcomes == {"succeeded": 1}
+
+
+def test_the_folder_of_documents_can_be_named(inbox: Inbox, folder: Path) -> None:
+    """Within `document_root` a path may be whole; outside of it, none will do."""
+    write_table(folder, {name: str(folder / f"inbox/{name}.pdf") for name in NAMES})
+    (folder / "other").mkdir()
+    assert "leads out of the folder" in refusal(lambda: inbox.run(document_root="other"))
+    assert inbox.run(document_root="inbox").outcomes == {"succeeded": 3}
+
+
+def test_a_row_without_a_path_has_no_document(table: Inbox, folder: Path) -> None:
+    """A template that renders to nothing attaches nothing."""
+    write_table(folder, {"a": "inbox/a.pdf", "b": "", "c": " "})
+    assert table.run().outcomes == {"succeeded": 3}
+    bodies = sent_bodies(folder / "out")
+    with_document = [
+        name for name, row in table.rows().items() if "JVBERi" in text(bodies[row["_custom_id"]])
+    ]
+    assert with_document == ["a"]
+    assert table.run().plan["up_to_date"] == 3
+
+
+def test_a_null_names_no_document(table: Inbox, folder: Path) -> None:
+    """A null in a column that only `file` uses is no document, whatever `on_null` says."""
+    rows = [{"id": "a", "path": "inbox/a.pdf"}, {"id": "b", "path": None}]
+    (folder / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    assert table.run(source="rows.jsonl").outcomes == {"succeeded": 2}
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_row_may_have_several_documents(emulator: Emulator, folder: Path, api: str) -> None:
+    """They come in the order of the list, before the prompt, and each counts as input."""
+    inbox = Inbox(emulator, api, "table")
+    files = {"file": ["{{ path }}", "inbox/c.pdf"], "where": "id != 'c'"}
+    inbox.run(**files, cost_limit_usd=1)
+    body = text(sent_bodies(folder / "out")[inbox.rows()["b"]["_custom_id"]])
+    places = [body.index(encoded(folder / f"inbox/{name}.pdf")) for name in ("b", "c")]
+    assert places == sorted(places)
+    assert places[1] < body.index("What was ordered?")
+    (folder / "inbox/c.pdf").write_bytes(pdf("Terms of trade."))
+    assert inbox.run(**files, cost_limit_usd=1).plan["reasons"] == {"input": 2}
+
+
+def test_requests_with_and_without_documents_differ(table: Inbox, folder: Path) -> None:
+    """To attach documents to a table that has landed sends its rows again, and so does citing."""
+    write_table(folder, {"a": "inbox/a.pdf", "b": "inbox/b.pdf", "c": ""})
+    table.run(file=None)
+    assert table.run().plan["reasons"] == {"input": 2, "model": 1}
+    assert table.run(enable_citations=True).plan["reasons"] == {"model": 3}
+
+
+def test_answers_cite_documents(inbox: Inbox) -> None:
+    """Asked for citations, answers say which passage of their document they rest on."""
+    inbox.run(enable_citations=True)
+    for name, row in inbox.rows().items():
+        [citation] = row["_citations"]
+        assert citation["cited_text"] == f"Order {name}: forty lamps."
+        assert (citation["document"], citation["page_start"]) == (f"{name}.pdf", 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": MODELS["openai"]}, "enable_citations: the openai API cites no documents"),
+        ({"response_schema": SCHEMA}, "enable_citations: an answer with citations cannot have"),
+    ],
+)
+def test_what_cannot_be_cited_is_refused(
+    inbox: Inbox, changes: dict[str, Any], sentence: str
+) -> None:
+    """Where no answer can cite, a spec that asks for it is refused before anything is read."""
+    told = refusal(lambda: inbox.run(enable_citations=True, **changes), SpecError)
+    assert told.startswith(sentence)
+
+
+def test_a_pattern_without_files_is_told(documents: Inbox, folder: Path) -> None:
+    """A pattern of which nothing ever was is refused; one that is empty by now is no error."""
+    told = refusal(lambda: documents.run(source={"documents": "inbx/*.pdf"}))
+    assert (
+        told == "source: there is no file inbx/*.pdf (paths are relative to the folder you run in)."
+    )
+    documents.run()
+    for path in (folder / "inbox").iterdir():
+        path.unlink()
+    assert documents.run().exit_code == 0
+
+
+def test_rows_of_documents_that_left_may_be_deleted(documents: Inbox, folder: Path) -> None:
+    """A document that is deleted is a row that left the source, and goes by `on_missing`."""
+    documents.run()
+    (folder / "inbox/a.pdf").unlink()
+    documents.run(on_missing="delete", max_missing_share=0.5)
+    assert set(documents.rows()) == {"b", "c"}
+
+
+def test_columns_of_documents_are_columns(documents: Inbox) -> None:
+    """They can be carried, used by `where`, and printed in a prompt."""
+    documents.run(
+        columns=["name", "pages", "sha256"], where="name != 'c.pdf'", prompt="{{ pages }} pages"
+    )
+    rows = documents.rows()
+    assert {name: (row["name"], row["pages"]) for name, row in rows.items()} == {
+        "a": ("a.pdf", 1),
+        "b": ("b.pdf", 1),
+    }
+
+
+def test_documents_are_no_part_of_the_output(documents: Inbox) -> None:
+    """A pattern that would match what runs write is refused."""
+    told = refusal(lambda: documents.run(source={"documents": "**/*.json"}), SpecError)
+    assert told.startswith("output: ")
+    assert "out is within the source **/*.json" in told
