@@ -110,6 +110,8 @@ def _planned(
     )
     spans = planner.run(in_flight)
     note_renamed(table, run.folder, planner.summary)
+    if is_last and (text := planner.summary.textless_text()) is not None:
+        run.log(f"enable_citations: {text}.")
     if is_last:
         require_whole_source(table, planner.missing, planner.summary)
     run.ledger.check_lease(run.lease)  # right before files change

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 class BuiltRequest(NamedTuple):
     """A row's request: its body as JSON, its shape, and which of the builder's routes it takes.
 
-    `problem` says why it cannot be sent; then it has no body.
+    `problem` says why it cannot be sent; then it has no body. `textless` counts pages of documents
+    that it asks to cite, and that have no text.
     """
 
     body: bytes
     shape: Shape
     route: int = 0
     problem: str | None = None
+    textless: int = 0
 
 
 class Fingerprints(NamedTuple):

@@ -154,7 +154,7 @@ class JobBuilder:
                 self._latest.clear()
             turns = tuple(Message(role, "a text") for role in roles)
             request = replace(terms.job.request(terms.schema), messages=turns)
-            _, shape, place, _ = self._exact(terms, request, None)
+            _, shape, place, *_ = self._exact(terms, request, None)
             body = BodyForm.of(self.routes[place].provider, request)
             stored = stored_form(terms.spelled, roles, is_prompt=is_prompt)
             self._forms[kind] = None if body is None else _Form(stored, body, shape, place)

@@ -322,7 +322,9 @@ class Planner:
         self, wanted: _Wanted, request: BuiltRequest, request_id: str, fingerprint: str
     ) -> tuple[str, tuple[Any, ...], bytes]:
         """Return (plan, PLANNED_FIELDS, body) of a row that is to be sent."""
-        body, shape, place, problem = request
+        body, shape, place, problem, textless = request
+        self.summary.textless_pages += textless
+        self.summary.textless_rows += textless > 0
         route, landed, again = self._builder.routes[place], wanted.landed, None
         if wanted.fails and landed is not None and problem is None:
             again = route.again(body, shape, landed.status, landed.error, landed.attempts)

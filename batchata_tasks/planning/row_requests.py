@@ -217,7 +217,8 @@ class RequestBuilder:
             return BuiltRequest(self._body(texts, where), self._shape)
         most = sum(self.routes[0].attach(document) for document in attached)
         shape = replace(self._shape, attached=most)
-        return BuiltRequest(self._body(texts, where, tuple(attached)), shape)
+        textless = sum(document.textless for document in attached)
+        return BuiltRequest(self._body(texts, where, tuple(attached)), shape, textless=textless)
 
     def _rendered(self, rows: RowBlock, place: int) -> tuple[str, ...]:
         values = {name: rows.values(name)[place] for name in self._used}

@@ -37,6 +37,8 @@ class PlanSummary:
     too_large: int = 0  # cannot be sent at all; land as errors
     bad_documents: int = 0  # have a document that cannot be sent; land as errors
     gone_documents: int = 0  # landed, and up to date as far as is known: a document is gone
+    textless_rows: int = 0  # ask to cite documents of which some pages have no text
+    textless_pages: int = 0  # those pages
     recovered: int = 0  # answered by batches whose rows the dataset had lost
     carried: int = 0  # only carried columns changed: rewritten, nothing sent
     marked: int = 0  # the source lacks them since now: marked so
@@ -69,6 +71,14 @@ class PlanSummary:
     def unsendable(self) -> int:
         """The number of rows that land as errors, since they cannot be sent at all."""
         return self.too_large + self.bad_documents
+
+    def textless_text(self) -> str | None:
+        """Return, for people, of how many pages nothing can be cited; None if there are none."""
+        if not self.textless_pages:
+            return None
+        pages = pluralize(self.textless_pages, "page has", "pages have")
+        rows = pluralize(self.textless_rows, "row")
+        return f"{pages} no text that could be cited, in documents of {rows}"
 
     def misfit_texts(self) -> list[str]:
         """Return, for people, which answers the response model cannot hold any more."""

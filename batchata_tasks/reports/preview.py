@@ -164,6 +164,8 @@ class Preview:
             how = f"{kept_by(self.spec)} keeps such answers for free"
             text = f"{rows} an answer that today's response model takes: {how}"
             lines.append(("Answers", text))
+        if (text := summary.textless_text()) is not None:
+            lines.append(("Citations", text))
         return lines + [("Answers", text) for text in summary.misfit_texts()]
 
     def _sending(self) -> list[tuple[str, str]]:

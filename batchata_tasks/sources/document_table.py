@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PATH = "path"
 """The column that names a row's file, and by default the key."""
-_BLOCK_ROWS = 256  # few: documents are read for some of the columns
+_BLOCK_ROWS = 128  # few: documents are read for some of the columns
 _SCHEMA = pa.schema(
     [
         pa.field(PATH, pa.string()),

@@ -56,8 +56,13 @@ def read(path: Path, *, cited: bool = False, name: str | None = None) -> Documen
             f"file: {file} is not what its name says, but {media_type}; fix the file, or rename it."
         )
         raise SpecError(message)
-    pages = _pages(file, BytesIO(data)) if media_type == PDF else 0
-    return Document(file.name, media_type, data, pages, cited)
+    pages = textless = 0
+    if media_type == PDF:
+        # readers go round in circles: closed, the stream does not keep the data until these are
+        # collected, which is not done while rows are planned
+        with BytesIO(data) as stream:
+            pages, textless = _pages(file, stream, cited=cited)
+    return Document(file.name, media_type, data, pages, cited, textless)
 
 
 def is_readable(path: Path) -> bool:
@@ -102,7 +107,7 @@ def pages_of(path: Path) -> int | None:
             if _kind_of_start(stream.read(_START), path.suffix.lower()) != PDF:
                 return None
             stream.seek(0)
-            return _pages(path, stream)
+            return _pages(path, stream)[0]
 
 
 def _require_file(path: Path, name: Path | None = None) -> None:
@@ -146,21 +151,29 @@ def _is_text(data: bytes) -> bool:
 _ODD_FILE = (LookupError, ValueError, AttributeError, TypeError, RecursionError)
 
 
-def _pages(path: Path, stream: BinaryIO) -> int:
+def _pages(path: Path, stream: BinaryIO, *, cited: bool = False) -> tuple[int, int]:
+    """Return how many pages a PDF has, and, if it is to be cited, how many are without text."""
     from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
     from pypdf.errors import PyPdfError  # noqa: PLC0415 - slow
 
-    problem = None
+    problem, pages, textless = None, 0, 0
     try:
         reader = PdfReader(stream)
         if reader.is_encrypted:
-            problem, pages = "is protected by a password; save it without one", 0
+            problem = "is protected by a password; save it without one"
         elif not (pages := len(reader.pages)):
             problem = "has no pages; check it"
+        elif cited:
+            textless = sum(not page.extract_text().strip() for page in reader.pages)
     except (PyPdfError, *_ODD_FILE) as error:
         message = f"file: {path} cannot be read as a PDF ({type(error).__name__}); save it anew."
         raise SpecError(message) from error
+    if pages and pages == textless:
+        problem = (
+            "has no text that could be cited, only pictures; recognize its text first, or remove "
+            "`enable_citations`"
+        )
     if problem is not None:
         message = f"file: {path} {problem}."
         raise SpecError(message)
-    return pages
+    return pages, textless

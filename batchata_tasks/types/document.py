@@ -19,7 +19,8 @@ _USUAL_TOKEN = 4  # bytes
 class Document:
     """A file's content.
 
-    `pages` is 0 unless it is a PDF. `cited` asks the model to cite passages of this document.
+    `pages` is 0 unless it is a PDF. `cited` asks the model to cite passages of this document; then
+    `textless` counts its pages of which nothing can be cited.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Document:
     data: bytes
     pages: int = 0
     cited: bool = False
+    textless: int = 0
 
     @property
     def kind(self) -> Literal["pdf", "text", "image"]:

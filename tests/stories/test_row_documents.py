@@ -15,11 +15,12 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.books import all_chunks
 from tests.support.jobs import sent
-from tests.support.pdfs import locked, pdf
+from tests.support.pdfs import locked, pdf, scanned
 from tests.support.request_files import sent_bodies
 from tests.support.table import APIS, MODELS, SCHEMA
 
@@ -367,6 +368,32 @@ def test_answers_cite_documents(inbox: Inbox) -> None:
         [citation] = row["_citations"]
         assert citation["cited_text"] == f"Order {name}: forty lamps."
         assert (citation["document"], citation["page_start"]) == (f"{name}.pdf", 1)
+
+
+def test_what_has_no_text_is_not_cited(documents: Inbox, folder: Path) -> None:
+    """Of pages that are pictures nothing can be cited: that is told before it costs.
+
+    A document that has hardly any text is sent, and said to be so.
+    """
+    (folder / "inbox/b.pdf").write_bytes(scanned("A cover sheet.", None, None))
+    assert preview(documents.spec(enable_citations=True), Settings()).summary.textless_pages == 2
+    (folder / "inbox/c.pdf").write_bytes(scanned(None, None))
+    (folder / "inbox/d.png").write_bytes(PIXEL)
+    told = refusal(lambda: documents.run(enable_citations=True))
+    assert told.startswith("row 3 (path='inbox/c.pdf'): file: inbox/c.pdf has no text that could")
+    assert documents.sent == 0
+    notes = list[str]()
+    changes = {"on_bad_document": "skip", "source": {"documents": "inbox/*"}}
+    spec = documents.spec(enable_citations=True, **changes)
+    receipt = enrich(spec, progress=LineProgress(notes.append))
+    assert (receipt.outcomes, documents.sent) == ({"succeeded": 2, "errored": 2}, 2)
+    picture = documents.rows()["d.png"]["_error"]
+    assert "inbox/d.png is a picture, of which nothing can be cited" in picture
+    assert receipt.plan["textless_rows"] == 1
+    hardly_any = "2 pages have no text that could be cited, in documents of 1 row."
+    assert f"enable_citations: {hardly_any}" in notes
+    (folder / "inbox/d.png").unlink()
+    assert documents.run().outcomes == {"succeeded": 3}
 
 
 @pytest.mark.parametrize(

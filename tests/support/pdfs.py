@@ -43,3 +43,8 @@ def locked() -> bytes:
     writer.encrypt("secret", algorithm="RC4-128")
     writer.write(stream)
     return stream.getvalue()
+
+
+def scanned(*texts: str | None) -> bytes:
+    """Return a PDF of which pages without a text are pictures."""
+    return pdf(*("" if text is None else text for text in texts))

@@ -110,7 +110,7 @@ def test_many_files_come_in_blocks(folder: Path) -> None:
         put(folder, f"in/{number:03}.pdf")
     source = open_source(DocumentsSource(documents="in/*.pdf"))
     counts = [block.rows.num_rows for block in source.batches(["path", "size"])]
-    assert counts == [256, 256, 88]
+    assert counts == [128, 128, 128, 128, 88]
 
 
 @pytest.mark.parametrize(
