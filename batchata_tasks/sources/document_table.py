@@ -44,6 +44,7 @@ _SCHEMA = pa.schema(
 )
 
 
+COLUMNS = tuple(_SCHEMA.names)
 _READ: dict[str, Callable[[Path], str | int | None]] = {
     "media_type": documents.media_type_of,
     "pages": documents.pages_of,
