@@ -67,7 +67,12 @@ class OneRow:
             return False
         (system, now), (sent_system, sent) = _said(self.source.prompt), _said(self.request)
         # another attempt may have turns of its own behind these
-        return system != sent_system or sent[: len(now)] != now
+        sent = sent[: len(now)]
+        if self.source.attaches and now and len(sent) == len(now):
+            role, text = sent[-1]
+            _, own = now[-1]
+            sent[-1] = role, own if text.endswith(f"\n\n{own}") else text
+        return system != sent_system or sent != now
 
     @property
     def answers(self) -> dict[str, Any]:

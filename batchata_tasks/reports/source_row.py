@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """The columns of a row that the templates use, and the prompt; None of a batch of jobs."""
+    """The columns of a row that the templates use, and the prompt; None of a batch of jobs.
+
+    `attaches` says that documents may come before the text of the last turn.
+    """
 
     inputs: dict[str, Any]
     prompt: RequestParts | None
+    attaches: bool = False
 
 
 def source_row(spec: RunSpec, key: pa.RecordBatch) -> SourceRow:
@@ -39,7 +43,11 @@ def source_row(spec: RunSpec, key: pa.RecordBatch) -> SourceRow:
     source = opened_source(spec)
     names = source.names()
     turns = [(turn.role, RowTemplate(turn.role, turn.content, names)) for turn in spec.turns()]
-    used = [name for name in names if any(name in template.columns for _, template in turns)]
+    templates = [
+        *(one for _, one in turns),
+        *(RowTemplate("file", f, names) for f in spec.file or []),
+    ]
+    used = [name for name in names if any(name in template.columns for template in templates)]
     before = 0
     for block in source.batches([*dict.fromkeys([*spec.key, *used])]):
         numbers = block.numbers(before)
@@ -49,6 +57,6 @@ def source_row(spec: RunSpec, key: pa.RecordBatch) -> SourceRow:
             values = {name: row.values(name)[0] for name in used}
             seen, where = variables(shown(values, used)), row.namer(0)
             texts = tuple((role, template.render(seen, where)) for role, template in turns)
-            return SourceRow(values, RequestParts(texts, None, {}))
+            return SourceRow(values, RequestParts(texts, None, {}), attaches=bool(spec.file))
     message = "the row is not in the source any more."
     raise SourceError(message)

@@ -16,7 +16,9 @@ from batchata_tasks.emulator import answer_text
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import LineProgress
+from batchata_tasks.reports.one_row import one_row
 from batchata_tasks.reports.plan import preview
+from batchata_tasks.reports.source_row import SourceRow
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.books import all_chunks
 from tests.support.jobs import sent
@@ -409,6 +411,21 @@ def test_what_cannot_be_cited_is_refused(
     """Where no answer can cite, a spec that asks for it is refused before anything is read."""
     told = refusal(lambda: inbox.run(enable_citations=True, **changes), SpecError)
     assert told.startswith(sentence)
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("name", ["a.pdf", "poem.txt"])
+def test_a_row_shows_its_document(emulator: Emulator, folder: Path, api: str, name: str) -> None:
+    """`show --key` names the document among the inputs, and knows the prompt again."""
+    inbox = Inbox(emulator, api, "documents")
+    (folder / "inbox/poem.txt").write_text("Roses are red.")
+    spec = {"source": {"documents": f"inbox/{name}"}}
+    inbox.run(**spec)
+    row = one_row(inbox.spec(**spec), [f"path=inbox/{name}"])
+    assert isinstance(row.source, SourceRow)
+    assert (row.has_changed, row.source.inputs) == (False, {"path": f"inbox/{name}"})
+    changed = one_row(inbox.spec(**spec, prompt="How many?"), [f"path=inbox/{name}"])
+    assert changed.has_changed
 
 
 def test_a_pattern_without_files_is_told(documents: Inbox, folder: Path) -> None:
