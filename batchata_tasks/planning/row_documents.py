@@ -11,7 +11,8 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import from_home
 from batchata_tasks.planning.templates import RowTemplate, variables
 from batchata_tasks.planning.values import shown
-from batchata_tasks.sources import documents
+from batchata_tasks.sources import document_urls, documents
+from batchata_tasks.sources.document_urls import UrlFolder
 from batchata_tasks.types.document import Document
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class RowDocuments:
         self.columns = [name for name in columns if name in used]
         self._provider, self._cited = provider, spec.enable_citations
         self._structured = spec.response_model is not None or spec.response_schema is not None
-        self._root = from_home(spec.document_root or ".", "document_root")
-        self._digests = dict[Path, str]()  # of the rows that are planned just now
+        self._root = _root_of(spec.document_root or ".")
+        self._digests = dict[str, str]()  # of the rows that are planned just now, by name
 
     def identities(self, rows: RowBlock) -> list[Identity]:
         """Return what the documents of rows add to their inputs: the digests of their content."""
@@ -58,17 +59,27 @@ class RowDocuments:
         if not names:
             return _NO_DOCUMENT
         try:
-            digests = [self._digest_of(placed(name, self._root)) for name in names]
+            digests = [self._digest_of(name) for name in names]
         except SpecError:
             return Identity(canonical(["document", "unread", *names]), known=False)
         return Identity(canonical(["document", *digests]), known=True)
 
-    def _digest_of(self, path: Path) -> str:
-        if path not in self._digests:
+    def _digest_of(self, name: str) -> str:
+        if name not in self._digests:
             if len(self._digests) >= _DIGESTS_KEPT:
                 self._digests.clear()
-            self._digests[path] = documents.digest_of(path)
-        return self._digests[path]
+            place = placed(name, self._root)
+            is_path = isinstance(place, Path)
+            digest = documents.digest_of(place) if is_path else document_urls.digest_of(place)
+            self._digests[name] = digest
+        return self._digests[name]
+
+    def _document(self, name: str) -> Document:
+        place = placed(name, self._root)
+        if isinstance(place, Path):
+            return documents.read(place, cited=self._cited, name=name)
+        content = document_urls.fetched(place)
+        return documents.of_content(content, document_urls.shown(place), cited=self._cited)
 
     def read(self, rows: RowBlock, place: int) -> list[Document]:
         """Return the documents of a row, whose identity was asked before.
@@ -76,14 +87,13 @@ class RowDocuments:
         Raises:
             SpecError: one of them cannot be sent.
         """
-        found = list[tuple[Document, Path]]()
+        found = list[tuple[Document, str]]()
         for name in self._named(rows, place):
-            path = placed(name, self._root)
-            document = documents.read(path, cited=self._cited, name=name)
-            if self._digests.get(path, document.sha256) != document.sha256:
-                message = f"file: {name} has changed since the run began; run again."
+            document, shown_name = self._document(name), _shown(name)
+            if self._digests.get(name, document.sha256) != document.sha256:
+                message = f"file: {shown_name} has changed since the run began; run again."
                 raise SpecError(message)
-            found.append((document, Path(name)))
+            found.append((document, shown_name))
         if found:
             self._provider.check_documents(found, structured=self._structured)
         return [document for document, _ in found]
@@ -96,14 +106,30 @@ class RowDocuments:
         return [text for text in texts if text and not text.isspace()]
 
 
-def placed(name: str, root: Path) -> Path:
-    """Return where the document of this name lies, with links resolved; it may not be there.
+def _root_of(text: str) -> Path | UrlFolder:
+    """Return the folder of documents, or the URL below which they lie."""
+    is_url = document_urls.is_url(text)
+    return UrlFolder(text) if is_url else from_home(text, "document_root")
+
+
+def _shown(name: str) -> str:
+    return document_urls.shown(name) if document_urls.is_url(name) else name
+
+
+def placed(name: str, root: Path | UrlFolder) -> Path | str:
+    """Return the path of a document, with links resolved, or its URL; it may not be there.
 
     Raises:
-        SpecError: it is not in the folder `root`, or no path at all.
+        SpecError: it does not lie in `root`.
     """
-    if "://" in name:
-        message = f"file: {name} is a URL; documents are files: name a path."
+    if isinstance(root, UrlFolder):
+        root.require(name)
+        return name
+    if document_urls.is_url(name):
+        message = (
+            f"file: {_shown(name)} is a URL, and documents have to lie in a folder; fetch it "
+            "first, or let `document_root` be the URL below which they lie."
+        )
         raise SpecError(message)
     path, within = from_home(name, "file"), Path(os.path.realpath(root))
     resolved = Path(os.path.realpath(path))

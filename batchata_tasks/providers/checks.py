@@ -81,7 +81,7 @@ class Checks:
         del schema
 
     @classmethod
-    def check_document(cls, document: Document, file: Path, *, structured: bool) -> None:
+    def check_document(cls, document: Document, file: Path | str, *, structured: bool) -> None:
         """Refuse a document (from `file`) that a request cannot carry, or that cannot be cited.
 
         `structured` says whether the request has a response model.
@@ -107,9 +107,9 @@ class Checks:
 
     @classmethod
     def check_documents(
-        cls, documents: Sequence[tuple[Document, Path]], *, structured: bool
+        cls, documents: Sequence[tuple[Document, str]], *, structured: bool
     ) -> None:
-        """Refuse the documents of one request, each with its file, that it cannot carry together.
+        """Refuse documents, each with the name of its file, that no request can carry together.
 
         Raises:
             SpecError: naming the field.
@@ -120,7 +120,7 @@ class Checks:
         pages = sum(document.pages for document, _ in documents)
         if size > cls.document_bytes or pages > cls.document_pages:
             most = f"{cls.document_bytes:,} bytes and {cls.document_pages:,} pages"
-            files = ", ".join(str(file) for _, file in documents)
+            files = ", ".join(file for _, file in documents)
             message = (
                 f"file: {files} have {size:,} bytes and {pages:,} pages together, and a request "
                 f"can carry {most}; give it fewer of them."

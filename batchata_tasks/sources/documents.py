@@ -11,7 +11,7 @@ import os
 import stat
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchata_tasks.common.errors import SpecError
@@ -20,7 +20,8 @@ from batchata_tasks.types.document import PDF, TEXT, Document
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_MOST_BYTES = 100_000_000  # more than any provider takes
+MOST_BYTES = 100_000_000
+"""The size of the largest file that is read: more than any provider takes."""
 _SUFFIXES = {
     ".pdf": PDF,
     ".png": "image/png",
@@ -42,18 +43,28 @@ def read(path: Path, *, cited: bool = False, name: str | None = None) -> Documen
         SpecError: it cannot be read, or is not a document that models take.
     """
     file = path if name is None else Path(name)
-    suffix = file.suffix.lower()
     with _readable(file):
         _require_file(path, file)
         data = path.read_bytes()
+    return of_content(data, str(file), cited=cited)
+
+
+def of_content(data: bytes, name: str, *, cited: bool = False) -> Document:
+    """Return the document that has this content; `name` is the path or URL of its file.
+
+    Raises:
+        SpecError: it is not a document that models take.
+    """
+    title = PurePosixPath(name).name
+    suffix = PurePosixPath(name).suffix.lower()
     media_type = _kind_of_start(data[:_START], suffix) or (TEXT if _is_text(data) else None)
     if not data or media_type is None:
         problem = "is empty" if not data else "is not a document that can be sent"
-        message = f"file: {file} {problem}; {_KINDS}."
+        message = f"file: {name} {problem}; {_KINDS}."
         raise SpecError(message)
     if _SUFFIXES.get(suffix, media_type) != media_type:
         message = (
-            f"file: {file} is not what its name says, but {media_type}; fix the file, or rename it."
+            f"file: {name} is not what its name says, but {media_type}; fix the file, or rename it."
         )
         raise SpecError(message)
     pages = textless = 0
@@ -61,8 +72,8 @@ def read(path: Path, *, cited: bool = False, name: str | None = None) -> Documen
         # readers go round in circles: closed, the stream does not keep the data until these are
         # collected, which is not done while rows are planned
         with BytesIO(data) as stream:
-            pages, textless = _pages(file, stream, cited=cited)
-    return Document(file.name, media_type, data, pages, cited, textless)
+            pages, textless = _pages(name, stream, cited=cited)
+    return Document(title, media_type, data, pages, cited, textless)
 
 
 def is_readable(path: Path) -> bool:
@@ -107,15 +118,15 @@ def pages_of(path: Path) -> int | None:
             if _kind_of_start(stream.read(_START), path.suffix.lower()) != PDF:
                 return None
             stream.seek(0)
-            return _pages(path, stream)[0]
+            return _pages(str(path), stream)[0]
 
 
 def _require_file(path: Path, name: Path | None = None) -> None:
     """Refuse what is no file, or too large: other kinds, such as pipes, may have no end."""
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
         message = (
-            f"file: {name or path} is not a file of at most {_MOST_BYTES:,} bytes; "
+            f"file: {name or path} is not a file of at most {MOST_BYTES:,} bytes; "
             "check the path, or split it."
         )
         raise SpecError(message)
@@ -151,7 +162,7 @@ def _is_text(data: bytes) -> bool:
 _ODD_FILE = (LookupError, ValueError, AttributeError, TypeError, RecursionError)
 
 
-def _pages(path: Path, stream: BinaryIO, *, cited: bool = False) -> tuple[int, int]:
+def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, int]:
     """Return how many pages a PDF has, and, if it is to be cited, how many are without text."""
     from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
     from pypdf.errors import PyPdfError  # noqa: PLC0415 - slow
@@ -166,7 +177,7 @@ def _pages(path: Path, stream: BinaryIO, *, cited: bool = False) -> tuple[int, i
         elif cited:
             textless = sum(not page.extract_text().strip() for page in reader.pages)
     except (PyPdfError, *_ODD_FILE) as error:
-        message = f"file: {path} cannot be read as a PDF ({type(error).__name__}); save it anew."
+        message = f"file: {name} cannot be read as a PDF ({type(error).__name__}); save it anew."
         raise SpecError(message) from error
     if pages and pages == textless:
         problem = (
@@ -174,6 +185,6 @@ def _pages(path: Path, stream: BinaryIO, *, cited: bool = False) -> tuple[int, i
             "`enable_citations`"
         )
     if problem is not None:
-        message = f"file: {path} {problem}."
+        message = f"file: {name} {problem}."
         raise SpecError(message)
     return pages, textless

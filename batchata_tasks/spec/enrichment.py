@@ -130,7 +130,10 @@ class EnrichmentSpec(RunSpec):
     document_root: str | None = Field(
         None,
         min_length=1,
-        description="Folder in which documents have to lie; default: the one that you run in.",
+        description=(
+            "Folder, or https URL, in which documents have to lie; default: the folder that you "
+            "run in."
+        ),
     )
     on_bad_document: Literal["error", "skip"] = Field(
         "error",

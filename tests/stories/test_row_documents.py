@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,15 @@ from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.one_row import one_row
 from batchata_tasks.reports.plan import preview
 from batchata_tasks.reports.source_row import SourceRow
+from batchata_tasks.sources import document_urls
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.books import all_chunks
+from tests.support.commands import batchata, start
 from tests.support.jobs import sent
 from tests.support.pdfs import locked, pdf, scanned
 from tests.support.request_files import sent_bodies
-from tests.support.table import APIS, MODELS, SCHEMA
+from tests.support.table import APIS, MODELS, SCHEMA, open_batches
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,6 +210,28 @@ def test_a_run_that_died_needs_no_document(inbox: Inbox, folder: Path, step: str
     assert (receipt.exit_code, receipt.outcomes, inbox.sent) == (0, {}, 3)
 
 
+@pytest.mark.parametrize("kind", ["documents", "table"])
+@pytest.mark.parametrize("api", APIS)
+def test_a_killed_run_lands_without_its_documents(
+    emulator: Emulator, folder: Path, api: str, kind: str
+) -> None:
+    """Killed while its batch is at the provider, the same command lands it, documents or not."""
+    inbox = Inbox(emulator, api, kind)
+    (folder / "spec.json").write_text(inbox.spec().model_dump_json(exclude_unset=True))
+    words = ("run", "spec.json", "--direct")
+    with open_batches(emulator), start(*words, cwd=folder) as run:
+        until(lambda: inbox.sent == 3)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    (folder / "inbox/a.pdf").unlink()
+    (folder / "inbox/b.pdf").write_bytes(b"")
+    assert batchata(*words, cwd=folder).returncode == 0
+    done = batchata(*words, cwd=folder)  # the emptied document is another input
+    assert (done.returncode, "inbox/b.pdf is empty" in done.stderr) == (2, True)
+    assert (set(inbox.rows()), inbox.sent) == (set(NAMES), 3)
+    assert {row["_status"] for row in inbox.rows().values()} == {"succeeded"}
+
+
 def test_what_was_sent_lands_before_documents_are_looked_at(inbox: Inbox, folder: Path) -> None:
     """If the spec has changed since, too, the paid answers land, and then documents count."""
     with pytest.raises(KeyboardInterrupt):
@@ -312,6 +338,61 @@ def test_no_document_lies_elsewhere(
     assert table.run(on_bad_document="skip").outcomes == {"errored": 1}
     assert table.sent == 0
     assert table.run(document_root=str(folder)).outcomes == {"succeeded": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "root", "problem"),
+    [
+        ("https://example.com/a.pdf", None, "is a URL, and documents have to lie in a folder"),
+        ("http://127.0.0.1/a.pdf", "https://example.com", "documents are fetched by https alone"),
+        ("https://127.0.0.1/a.pdf", "https://example.com", "does not lie below"),
+        ("https://127.0.0.1/a.pdf", "https://127.0.0.1/", "127.0.0.1 is no public address"),
+        ("https://0x7f.1/a.pdf", "https://0x7f.1/", "127.0.0.1 is no public address"),
+        ("https://[::1]/a.pdf", "https://[::1]/", "::1 is no public address"),
+        ("https://169.254.169.254/a.pdf", "https://169.254.169.254/", "is no public address"),
+    ],
+)
+def test_urls_of_documents_lie_where_the_spec_says(
+    table: Inbox, folder: Path, url: str, root: str | None, problem: str
+) -> None:
+    """A URL is fetched only from below `document_root`, and never from one's own network."""
+    write_table(folder, {"a": url})
+    told = refusal(lambda: table.run(document_root=root))
+    assert told.startswith("row 1 (id='a'): file: ")
+    assert problem in told
+    assert table.run(document_root=root, on_bad_document="skip").outcomes == {"errored": 1}
+
+
+def test_a_root_that_cannot_be_asked_is_refused(table: Inbox) -> None:
+    """A `document_root` is a folder or an https URL."""
+    told = refusal(lambda: table.run(document_root="ftp://example.com/"), SpecError)
+    assert told.startswith("document_root: ftp://example.com/: documents are fetched by https")
+
+
+def test_a_row_whose_document_is_fetched(
+    table: Inbox, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies at a URL is sent, and counts by its content; one that is gone changes nothing."""
+    content = pdf("Order a.")
+
+    def asked(_url: str) -> list[bytes]:
+        if not content:
+            message = "file: it cannot be fetched."
+            raise SpecError(message)
+        return [content]
+
+    monkeypatch.setattr(document_urls, "_blocks", asked)
+    write_table(folder, {"a": "https://example.com/docs/a.pdf?signature=x"})
+    root = {"document_root": "https://example.com/docs"}
+    assert table.run(**root).outcomes == {"succeeded": 1}
+    [body] = sent_bodies(folder / "out").values()
+    assert b64encode(content).decode() in text(body)
+    assert '"title":"a.pdf"' in text(body)
+    assert table.run(**root).plan["up_to_date"] == 1
+    content = pdf("Order a, changed.")
+    assert table.run(**root).plan["reasons"] == {"input": 1}
+    content = b""
+    assert table.run(**root).plan["gone_documents"] == 1
 
 
 def test_the_folder_of_documents_can_be_named(inbox: Inbox, folder: Path) -> None:
