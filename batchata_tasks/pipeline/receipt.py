@@ -205,7 +205,7 @@ class Receipt:
             "still in flight or held": plan["in_flight"],
             "too large to send": plan["too_large"],
             "with a document that cannot be sent": plan.get("bad_documents", 0),
-            "up to date, their document gone": plan.get("gone_documents", 0),
+            "up to date, with a document that is gone": plan.get("gone_documents", 0),
             "with new values in carried columns": plan["carried"],
             "recovered from earlier batches": plan["recovered"],
             "no longer in the source: marked": plan["marked"],

@@ -107,6 +107,8 @@ class Planner:
             SourceError: a row cannot be used; it is named, with the remedy.
         """
         shutil.rmtree(self._folder, ignore_errors=True)
+        for route in self._builder.routes:  # of an earlier pass, if answers were recovered
+            route.attached = 0, 0
         with storage_errors("planning"):
             self._folder.mkdir(parents=True)
             self._pass(in_flight)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from batchata_tasks.common.canonical import canonical
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import from_home
+from batchata_tasks.common.text import is_unicode
 from batchata_tasks.planning.templates import RowTemplate, variables
 from batchata_tasks.planning.values import shown
 from batchata_tasks.sources import document_urls, documents
@@ -130,6 +131,9 @@ def placed(name: str, root: Path | UrlFolder) -> Path | str:
             f"file: {_shown(name)} is a URL, and documents have to lie in a folder; fetch it "
             "first, or let `document_root` be the URL below which they lie."
         )
+        raise SpecError(message)
+    if not is_unicode(name):
+        message = f"file: {name!a} is no path of Unicode; rename the file."
         raise SpecError(message)
     path, within = from_home(name, "file"), Path(os.path.realpath(root))
     resolved = Path(os.path.realpath(path))

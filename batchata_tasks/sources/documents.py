@@ -30,6 +30,8 @@ _SUFFIXES = {
     ".gif": "image/gif",
     ".webp": "image/webp",
 }
+ENDINGS = frozenset(_SUFFIXES)
+"""Those of names that no table has."""
 _MARKS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 _PDF_MARK = b"%PDF-"
 _START = 1024  # bytes: readers of PDFs accept other content before the first mark

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources import jsonl, parquet
+from batchata_tasks.sources.documents import ENDINGS
 from batchata_tasks.sources.files import File, found
 from batchata_tasks.sources.forms import (
     DatabaseSource,
@@ -129,6 +130,12 @@ def _kind(url: str, files: Sequence[File]) -> tuple[str, FileOpener]:
         if kinds[file.ending] is None and file.begins_with(parquet.MARK):
             kinds[file.ending] = ("parquet", parquet.ParquetTable)
     unknown = next((file for file in files if kinds[file.ending] is None), None)
+    if unknown is not None and unknown.ending in ENDINGS:
+        message = (
+            f"source: {unknown.name} is a document, and no table; write `source: {{documents: "
+            f"{url}}}` for a table of them."
+        )
+        raise SourceError(message)
     if unknown is not None:
         message = (
             f"source: cannot tell what {unknown.name} is; name a file of the kinds {all_endings()} "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import signal
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
@@ -507,6 +509,65 @@ def test_a_row_shows_its_document(emulator: Emulator, folder: Path, api: str, na
     assert (row.has_changed, row.source.inputs) == (False, {"path": f"inbox/{name}"})
     changed = one_row(inbox.spec(**spec, prompt="How many?"), [f"path=inbox/{name}"])
     assert changed.has_changed
+
+
+@pytest.mark.parametrize("fault", ["request_truncated", "request_invalid_answer", "request_error"])
+@pytest.mark.parametrize("api", APIS)
+def test_another_attempt_has_the_document_too(
+    emulator: Emulator, folder: Path, api: str, fault: str
+) -> None:
+    """A row of a later round is sent with its document, bounded as before, also if that is gone."""
+    inbox = Inbox(emulator, api, "table")
+    write_table(folder, {"a": "inbox/a.pdf"})
+    emulator.control.faults(kind=fault, contains="What", times=1)
+
+    def collect(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        (folder / "inbox/a.pdf").unlink(missing_ok=True)
+        return Steps().collect(ref, chunk_id)
+
+    receipt = inbox.run(Steps(collect=collect), response_schema=SCHEMA, cost_limit_usd=1)
+    assert (receipt.rounds, receipt.outcomes) == (2, {"succeeded": 1})
+    bodies = sent_bodies(folder / "out").values()
+    assert ["JVBERi" in text(body) for body in bodies] == [True, True]
+    first, second = (chunk.bound or 0 for chunk in all_chunks())
+    assert first <= second <= 2 * first
+
+
+@pytest.mark.parametrize("lost", ["out/data", "out"])
+def test_lost_rows_come_back_by_their_documents(inbox: Inbox, folder: Path, lost: str) -> None:
+    """If the dataset is lost, rows are recovered from what was answered, for free.
+
+    As long as the results are on disk, that needs no document.
+    """
+    inbox.run()
+    before = inbox.rows()
+    shutil.rmtree(folder / lost)
+    if lost == "out/data":
+        shutil.rmtree(folder / "inbox")
+    receipt = inbox.run()
+    assert (receipt.exit_code, inbox.sent) == (0, 3)
+    now = inbox.rows()
+    assert {name: row["_response"] for name, row in now.items()} == {
+        name: row["_response"] for name, row in before.items()
+    }
+
+
+def test_a_document_is_no_table(table: Inbox) -> None:
+    """Who names a document as a source is told how documents are written."""
+    told = refusal(lambda: table.run(source="inbox/a.pdf"))
+    assert told == (
+        "source: inbox/a.pdf is a document, and no table; write `source: {documents: inbox/a.pdf}` "
+        "for a table of them."
+    )
+
+
+def test_a_path_that_no_file_can_have_is_refused(table: Inbox, folder: Path) -> None:
+    """A path may be any text: it is a document that cannot be sent, and nothing worse."""
+    paths = ["\0", "x" * 5000, "~nobody/a.pdf", "inbox", "\n..\n"]
+    rows = [{"id": str(number), "path": path} for number, path in enumerate(paths)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    receipt = table.run(source="rows.jsonl", on_bad_document="skip")
+    assert (receipt.outcomes, table.sent) == ({"errored": len(paths)}, 0)
 
 
 def test_a_pattern_without_files_is_told(documents: Inbox, folder: Path) -> None:
