@@ -61,7 +61,11 @@ class SpecOptions(TypedDict, total=False):
     system: str | None
     prompt_file: str | None
     messages: list[dict[str, str]] | None
+    file: str | list[str] | None
+    document_root: str | None
+    on_bad_document: Literal["error", "skip"]
     response_schema: dict[str, Any] | str | None
+    enable_citations: bool
     max_tokens: int
     params: dict[str, Any]
     cache: bool

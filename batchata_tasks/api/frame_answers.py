@@ -19,7 +19,7 @@ from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -115,19 +115,23 @@ class FrameAnswers:
         found, reason = dict[int, str](), self._why_unsent()
         for first, block in self._blocks():
             kept, nulls = set(self._table.builder.kept(block)), self._nulls(block)
-            now = list(self._fingerprints(block)) if prints else []
+            now, unread = self._fingerprints(block) if prints else ([], ())
             for place in range(len(block)):
                 row = int(rows[first + place])
                 if row < 0:
                     left_out = "left out by `where`" if place not in kept else ""
                     left_out = left_out or ("left out for a null" if place in nulls else "")
                     found[first + place] = left_out or reason
-                elif prints and place in kept and self._asks_again(prints[row], now[place]):
-                    found[first + place] = reason + _OLDER
+                elif prints and place in kept:
+                    parts = changed(prints[row], now[place])
+                    if self._asks_again(parts, is_read=place not in unread):
+                        found[first + place] = reason + _OLDER
         return found
 
-    def _asks_again(self, landed: str, now: str) -> bool:
-        return any(part in self._spec.rerun_on for part in changed(landed, now))
+    def _asks_again(self, changed_parts: list[str], *, is_read: bool) -> bool:
+        """Whether a row is sent for one of these parts; an input that is not read is unchanged."""
+        asks = self._spec.rerun_on
+        return any(part in asks and (is_read or part != "input") for part in changed_parts)
 
     def _blocks(self) -> Iterator[tuple[int, RowBlock]]:
         """Yield the frame's rows with all columns that the spec uses, and each block's place."""
@@ -140,10 +144,14 @@ class FrameAnswers:
     def _nulls(self, block: RowBlock) -> set[int]:
         return set(self._table.builder.nulls(block)) if self._spec.on_null == "skip" else set()
 
-    def _fingerprints(self, block: RowBlock) -> Iterator[str]:
-        inputs, others, _ = self._table.builder.fingerprints(block)
-        for place, one in enumerate(inputs):
-            yield fingerprint(one.hex(), others[place if len(others) > 1 else 0])
+    def _fingerprints(self, block: RowBlock) -> tuple[list[str], Sequence[int]]:
+        """Return the fingerprints of rows, and the places of those whose input cannot be read."""
+        inputs, others, unread = self._table.builder.fingerprints(block)
+        prints = [
+            fingerprint(one.hex(), others[place if len(others) > 1 else 0])
+            for place, one in enumerate(inputs)
+        ]
+        return prints, unread
 
     def _why_unsent(self) -> str:
         """Return why a row that the spec does not leave out has no answer."""

@@ -10,9 +10,11 @@ from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from batchata_tasks import enrich as enrich_frame
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator import answer_text
@@ -550,6 +552,24 @@ def test_lost_rows_come_back_by_their_documents(inbox: Inbox, folder: Path, lost
     assert {name: row["_response"] for name, row in now.items()} == {
         name: row["_response"] for name, row in before.items()
     }
+
+
+def test_frames_have_documents(emulator: Emulator, folder: Path) -> None:
+    """A frame's rows go with documents, too; an answer whose document is gone is given back."""
+    frame = pd.DataFrame({"id": NAMES, "path": [f"inbox/{name}.pdf" for name in NAMES]})
+    keys: dict[str, Any] = {"key": "id", "model": MODELS["anthropic"], "file": "{{ path }}"}
+
+    def ask(prompt: str = "What was ordered?", **changes: Any) -> pd.DataFrame:
+        return enrich_frame(frame, prompt=prompt, output="out", **{**keys, **changes})
+
+    assert list(ask()["_status"]) == ["succeeded"] * 3
+    assert '"title":"a.pdf"' in text(next(iter(sent_bodies(folder / "out").values())))
+    (folder / "inbox/a.pdf").unlink()
+    (folder / "inbox/b.pdf").write_bytes(b"")
+    again = ask(on_bad_document="skip")
+    assert (list(again["_status"].isna()), sent(emulator)) == ([False, True, False], 3)
+    other = ask("How many?", on_bad_document="skip")
+    assert (list(other["_status"].isna()), sent(emulator)) == ([True, True, False], 4)
 
 
 def test_a_document_is_no_table(table: Inbox) -> None:
