@@ -30,7 +30,8 @@ Table = Annotated[
     str,
     typer.Argument(
         help="The table: whatever `source` of a spec may be, such as a CSV, JSONL or Parquet file, "
-        "a pattern of them, a folder of Parquet files, or '{sql: \"SELECT …\"}'.",
+        "a pattern of them, a folder of Parquet files, or '{sql: \"SELECT …\"}'. A pattern of "
+        "documents, such as 'inbox/*.pdf', is a table of them.",
         metavar="TABLE",
     ),
 ]
@@ -83,19 +84,20 @@ def init(
     """
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.operations.draft.keys import ChosenKey
-    from batchata_tasks.operations.draft.prompt import TASK
+    from batchata_tasks.operations.draft.prompt import DOCUMENT_TASK, TASK
     from batchata_tasks.operations.draft.writing import Wanted, default_name, draft, write
 
     with boundary():
         asks = _asks(yes=yes)
         source, facts = _look(table, sheet)
+        task = DOCUMENT_TASK if facts.of_documents else TASK
         name = name or _answer("Name of the spec", default_name(source), asks=asks)
         wanted = Wanted(
             source,
             name,
             ChosenKey(key) if key else _key(facts, asks=asks),
             model or _answer("Model", _default_model(), asks=asks),
-            prompt or _answer("What is the model to do with each row", TASK, asks=asks),
+            prompt or _answer("What is the model to do with each row", task, asks=asks),
             folder,
             output or f"out/{name}",
         )

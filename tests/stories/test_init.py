@@ -17,6 +17,7 @@ import yaml
 from batchata_tasks.spec.json_schema import PATH as SCHEMA
 from tests.support.commands import batchata, start
 from tests.support.paths import ROOT
+from tests.support.pdfs import pdf
 from tests.support.table import MODELS
 from tests.support.waiting import until
 from tests.support.workbook import write_workbook
@@ -501,3 +502,21 @@ def test_it_asks_on_a_terminal(tmp_path: Path) -> None:
     spec = yaml.safe_load((tmp_path / "mine.yaml").read_text())
     assert (spec["key"], spec["model"]) == ("code", "claude-haiku-5-5")
     assert spec["prompt"].startswith("Is it good?\n")
+
+
+@pytest.mark.parametrize("place", ["", "elsewhere"])
+def test_a_draft_for_documents_works(tmp_path: Path, place: str) -> None:
+    """A pattern of documents becomes a table of them, which go with the rows from wherever."""
+    (tmp_path / "inbox").mkdir()
+    for name in ("a.pdf", "b.pdf"):
+        (tmp_path / "inbox" / name).write_bytes(pdf(f"This is {name}."))
+    flags = ("--folder", place) if place else ()
+    done = batchata("init", "inbox/*.pdf", "--yes", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    spec = yaml.safe_load((tmp_path / place / "inbox.yaml").read_text())
+    documents = {"documents": "../inbox/*.pdf" if place else "inbox/*.pdf"}
+    assert (spec["source"], spec["key"], spec["file"]) == (documents, "path", "{{ path }}")
+    assert spec.get("document_root") == ("../inbox" if place else None)
+    done = batchata("rehearse", "inbox.yaml", cwd=tmp_path / place)
+    assert done.returncode == 0, done.stderr
+    assert "2 succeeded" in done.stdout

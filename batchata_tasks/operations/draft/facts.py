@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,11 +20,13 @@ from batchata_tasks.common.text import printable
 from batchata_tasks.common.validation import describe_error, first_error
 from batchata_tasks.planning.values import python_values
 from batchata_tasks.sources.csv_sniffing import sniff_csv
+from batchata_tasks.sources.document_table import matches
+from batchata_tasks.sources.documents import ENDINGS as DOCUMENT_ENDINGS
 from batchata_tasks.sources.excel import ENDINGS, sheet_names
 from batchata_tasks.sources.files import found
-from batchata_tasks.sources.forms import SheetSource, TableSource
+from batchata_tasks.sources.forms import DocumentsSource, SheetSource, TableSource
 from batchata_tasks.sources.opening import open_source
-from batchata_tasks.sources.source import ReadOptions, errors_of
+from batchata_tasks.sources.source import ReadOptions, errors_of, no_such_file
 from batchata_tasks.sources.typed import Typed
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ class TableFacts:
     unread: list[str]
     types: dict[str, str]
     sheets: list[str]
+    of_documents: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -149,7 +152,10 @@ def source_of(text: str, sheet: str | None = None) -> str | Form:
         if _BARE_QUERY.match(text) and not Path(text).exists():
             message = f"TABLE: {_QUERIES}."
             raise SpecError(message)
-        return text if sheet is None else SheetSource(file=text, sheet=sheet)
+        if sheet is not None:
+            return SheetSource(file=text, sheet=sheet)
+        is_document = PurePosixPath(text).suffix.lower() in DOCUMENT_ENDINGS
+        return DocumentsSource(documents=text) if is_document and "://" not in text else text
     if sheet is not None:
         message = "--sheet: only a workbook has sheets; leave it out."
         raise SpecError(message)
@@ -171,6 +177,8 @@ def look_at(table: str | Form) -> TableFacts:
     Raises:
         SourceError: it does not exist, has no columns, or cannot be read.
     """
+    if isinstance(table, DocumentsSource) and not matches(table.documents):
+        raise no_such_file(table.documents)
     form = sniff_csv(table) if isinstance(table, str) else None
     sheets = _sheets(table)
     source = Typed(open_source(table, ReadOptions(csv=form)))
@@ -179,7 +187,9 @@ def look_at(table: str | Form) -> TableFacts:
         message = f"source: {table} has no columns: it is empty, or a folder without Parquet files."
         raise SourceError(message)
     try:
-        return TableFacts(source, form, _columns(source, names), [], {}, sheets)
+        of_documents = isinstance(table, DocumentsSource)
+        columns = _columns(source, names)
+        return TableFacts(source, form, columns, [], {}, sheets, of_documents)
     except SourceError:
         # others than those that a spec uses may hold anything
         read = [name for name in names if _can_be_read(source, name)]

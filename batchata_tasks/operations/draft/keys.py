@@ -18,6 +18,7 @@ from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.planning.hints import nearest
 from batchata_tasks.planning.key_arrays import Keys, SourceKeys
 from batchata_tasks.planning.values import python_values
+from batchata_tasks.sources.document_table import PATH as DOCUMENT_PATH
 
 if TYPE_CHECKING:
     from batchata_tasks.operations.draft.facts import Column, TableFacts
@@ -75,6 +76,8 @@ def guess_key(table: TableFacts) -> ChosenKey:
     Raises:
         SpecError: no column and no pair of columns is.
     """
+    if table.of_documents:
+        return ChosenKey([DOCUMENT_PATH], "the path of the file: {}")
     columns = _candidates(table)
     for column in columns:
         if _is_unique([column]) and _flaw(table, [column.name], blanks=True) is None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TASK = "Say in one sentence what this record is about, and which category fits it best."
 SYSTEM = "You read one record of a table at a time, and answer from what it says alone."
+DOCUMENT_TASK = "Say in one sentence what this document is about, and which category fits it best."
+DOCUMENT_SYSTEM = "You read one document at a time, and answer from what it says alone."
 _MOST = 8  # columns that a prompt shows unasked
 _TRIED = 20  # rows on which a column's place in the template is tried
 _FIELDS, _NAMED = 2, 30  # examples, and names, that a remark has at most
@@ -37,6 +39,8 @@ def prompt_of(table: TableFacts, key: list[str], task: str) -> tuple[str, list[s
     if "{{" in task or "{%" in task:
         template = RowTemplate("--prompt", task, table.names)
         return task, template.columns
+    if table.of_documents:  # the document says it all
+        return task, []
     lines = dict[str, str]()
     for column in _by_content(table, key):
         if len(lines) < _MOST and (reference := _reference(column, table.names)) is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
 from batchata_tasks.common.text import pluralize, printable
+from batchata_tasks.sources.files import pattern_base
 from batchata_tasks.spec.json_schema import NAME as SCHEMA
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class SpecDraft:
             "model": self.model,
             "system": self.system,
             "prompt": self.prompt + "\n",
+            "file": "{{ path }}" if table.of_documents else None,
+            "document_root": self._document_root(),
             "response_model": self.response_model,
             "max_tokens": 300,
             "on_null": "pass" if self.with_nulls else None,
@@ -66,6 +70,14 @@ class SpecDraft:
             "cost_limit_usd": COST_LIMIT_USD,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    def _document_root(self) -> str | None:
+        """Return the folder of documents that lie outside of the spec's own; None if none do."""
+        pattern = self.source.get("documents") if isinstance(self.source, dict) else None
+        if pattern is None or not (pattern.startswith(("..", "~")) or Path(pattern).is_absolute()):
+            return None
+        base = pattern_base(pattern)
+        return base if base != pattern else str(PurePosixPath(pattern).parent)
 
 
 def spec_text(draft: SpecDraft, table: TableFacts) -> str:
@@ -98,6 +110,8 @@ def _comments(draft: SpecDraft, table: TableFacts) -> dict[str, str]:
         "types": "their cells are of several types, and read as the texts that they show",
         "key": f"{why}; doubtful: {doubt}" if doubt is not None else why,
         "model": "the provider follows from it",
+        "file": "the document that goes with each row: its path from that folder",
+        "document_root": "the folder that documents have to lie in",
         "response_model": "what an answer looks like: each field becomes a column",
         "max_tokens": "the cap on one answer",
         "on_null": f"{nulls}: null in some rows, and prints nothing then{as_json}",

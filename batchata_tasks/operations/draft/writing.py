@@ -20,13 +20,18 @@ from batchata_tasks.operations.draft.files import (
     prefect_text,
 )
 from batchata_tasks.operations.draft.keys import TAKEN, check_key
-from batchata_tasks.operations.draft.prompt import SYSTEM, prompt_of, remarks
+from batchata_tasks.operations.draft.prompt import (
+    DOCUMENT_SYSTEM,
+    SYSTEM,
+    prompt_of,
+    remarks,
+)
 from batchata_tasks.operations.draft.spec_file import SpecDraft, spec_text
 from batchata_tasks.planning.hints import literal
 from batchata_tasks.pricing.lookup import batch_rates, unpriced
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_name, provider_type
-from batchata_tasks.sources.forms import SheetSource
+from batchata_tasks.sources.forms import DocumentsSource, SheetSource
 from batchata_tasks.sources.opening import files_of
 from batchata_tasks.spec.json_schema import NAME as SCHEMA
 from batchata_tasks.spec.json_schema import PATH as SCHEMA_PATH
@@ -79,6 +84,8 @@ def default_name(table: str | Form) -> str:
     if isinstance(table, SheetSource):
         sheet = re.sub(r"[^A-Za-z0-9_-]+", "-", table.sheet).strip("-_")
         return f"{default_name(table.file)}-{sheet}"[:100].rstrip("-") if sheet else "sheet"
+    if isinstance(table, DocumentsSource):
+        return default_name(table.documents)
     if not isinstance(table, str):
         return "query"
     parts = PurePosixPath(table.rstrip("/")).parts or ("table",)
@@ -97,7 +104,7 @@ def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
     _check_model(wanted.model, settings)
     check_key(table, wanted.key.names)
     for file in files_of(wanted.table):
-        refuse_overlap(file, wanted.folder / wanted.output)
+        refuse_overlap(file, wanted.folder / wanted.output, may_lack=table.of_documents)
     spec_file = _spec_file(wanted)
     drafted = Draft(spec_file)
     models = _free(wanted, "models.py", f"models_{re.sub(r'[^A-Za-z0-9]', '_', wanted.name)}.py")
@@ -194,9 +201,10 @@ def _spec(wanted: Wanted, table: TableFacts, models: str) -> SpecDraft:
     key = wanted.key.names
     prompt, used = prompt_of(table, key, wanted.task)
     rows, with_nulls = table.nulls(used or key)
+    of_files = ["name", "pages"] if table.of_documents else []
     carried = [
         name
-        for name in used
+        for name in (*used, *of_files)
         if name not in key and name not in TAKEN and table.column(name).is_plain
     ]
     return SpecDraft(
@@ -204,7 +212,7 @@ def _spec(wanted: Wanted, table: TableFacts, models: str) -> SpecDraft:
         source=_from_folder(wanted.table, wanted.folder),
         key=wanted.key,
         model=wanted.model,
-        system=SYSTEM,
+        system=DOCUMENT_SYSTEM if table.of_documents else SYSTEM,
         prompt=prompt.rstrip("\n"),
         response_model=f"{models}:{CLASS}",
         output=wanted.output,
@@ -236,6 +244,8 @@ def _from_folder(table: str | Form, folder: Path) -> str | dict[str, Any]:
     is_here = folder.resolve() == Path.cwd()
     if isinstance(table, SheetSource):
         return {"file": _from_folder(table.file, folder), "sheet": table.sheet}
+    if isinstance(table, DocumentsSource):
+        return {"documents": _from_folder(table.documents, folder)}
     if not isinstance(table, str):
         if files_of(table) and not is_here:
             message = (
