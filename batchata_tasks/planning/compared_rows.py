@@ -138,7 +138,9 @@ class ComparedRows:
     def changed_in_flight(self, place: int) -> list[str]:
         """Return in which parts a row in flight asks something else by now (see `changed`)."""
         sent = self._flying.fingerprint(int(self._flying_at[place]))
-        return changed(sent, self.fingerprint(place))
+        parts = changed(sent, self.fingerprint(place))
+        # a document that is gone by now was there when it was sent
+        return [part for part in parts if part != "input" or place not in self._prints.unknown]
 
     def part(self, place: int) -> str:
         """Return the part that holds a landed row."""

@@ -258,6 +258,21 @@ def test_what_was_sent_lands_before_documents_are_looked_at(inbox: Inbox, folder
     assert inbox.rows()["a"]["_status"] == "succeeded"
 
 
+def test_a_plan_believes_that_what_was_sent_lands(inbox: Inbox, folder: Path) -> None:
+    """What is at the provider counts as on its way, whether or not its document is there."""
+    with open_batches(inbox.emulator):
+        with pytest.raises(KeyboardInterrupt):
+            inbox.run(dying("poll"))
+        (folder / "inbox/a.pdf").unlink()
+        (folder / "inbox/b.pdf").write_bytes(pdf("Order b: changed."))
+        summary = preview(inbox.spec(), Settings()).summary
+        there = 2 if inbox.kind == "table" else 1
+        assert (summary.in_flight, summary.reasons) == (there, {"input": 1})
+    inbox.run()
+    assert inbox.run().plan["reasons"] == {"input": 1}
+    assert (set(inbox.rows()), inbox.sent) == (set(NAMES), 4)
+
+
 def test_a_landed_row_needs_its_document_no_more(inbox: Inbox, folder: Path) -> None:
     """A document that is gone changes nothing of its row; one that is to be sent is refused."""
     inbox.run()
