@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import signal
+import sys
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from batchata_tasks.reports.source_row import SourceRow
 from batchata_tasks.sources import document_urls
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.books import all_chunks
-from tests.support.commands import batchata, start
+from tests.support.commands import batchata, python, start
 from tests.support.jobs import sent
 from tests.support.pdfs import locked, pdf, scanned
 from tests.support.request_files import sent_bodies
@@ -567,6 +568,35 @@ def test_lost_rows_come_back_by_their_documents(inbox: Inbox, folder: Path, lost
     assert {name: row["_response"] for name, row in now.items()} == {
         name: row["_response"] for name, row in before.items()
     }
+
+
+PLANNED = """
+import resource
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.spec.loading import load_spec
+
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+spec = load_spec("spec.json")
+assert preview(spec.model_copy(update={"limit": 1}), Settings()).summary.requests == 1
+before = most()
+assert preview(spec, Settings()).summary.requests == 103
+print(most() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units elsewhere")
+def test_documents_are_not_held_in_memory(documents: Inbox, folder: Path) -> None:
+    """A plan over 100 MB of documents takes no more memory than for those it writes at once."""
+    for number in range(100):
+        (folder / f"inbox/{number:03}.pdf").write_bytes(pdf(f"Order {number}.", size=1_000_000))
+    spec = documents.spec(columns=["sha256", "pages"])
+    (folder / "spec.json").write_text(spec.model_dump_json(exclude_unset=True))
+    done = python(PLANNED, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 80  # MB
 
 
 def test_frames_have_documents(emulator: Emulator, folder: Path) -> None:
