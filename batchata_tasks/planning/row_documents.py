@@ -62,7 +62,8 @@ class RowDocuments:
         try:
             digests = [self._digest_of(name) for name in names]
         except SpecError:
-            return Identity(canonical(["document", "unread", *names]), known=False)
+            # as ASCII, since a path that no file can have is refused later, with its row
+            return Identity(canonical(["document", "unread", *map(ascii, names)]), known=False)
         return Identity(canonical(["document", *digests]), known=True)
 
     def _digest_of(self, name: str) -> str:

@@ -7,6 +7,7 @@ Tokens of texts have a proven bound. Those of pages and pictures are bounded by 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from batchata_tasks.types.document import PDF, TEXT, Document
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+# Python shows warnings of everybody else in the terminal; what is wrong with a file is told anyway
+logging.getLogger("pypdf").addHandler(logging.NullHandler())
 MOST_BYTES = 100_000_000
 """The size of the largest file that is read: more than any provider takes."""
 _SUFFIXES = {

@@ -322,6 +322,20 @@ def test_a_bad_document_is_told_before_it_costs(inbox: Inbox, folder: Path, bad:
     assert inbox.sent == 3
 
 
+def test_only_the_sentence_is_said_of_a_bad_document(documents: Inbox, folder: Path) -> None:
+    """The command ends with 2 and one sentence; what readers of PDFs say is not shown."""
+    (folder / "inbox/b.pdf").write_bytes(BAD["cut"][0])
+    spec = documents.spec(columns=["pages"])
+    (folder / "spec.json").write_text(spec.model_dump_json(exclude_unset=True))
+    for words in (("plan", "spec.json"), ("run", "spec.json", "--direct")):
+        done = batchata(*words, cwd=folder)
+        (line,) = [one for one in done.stderr.splitlines() if not one.startswith("planning")]
+        assert (done.returncode, line.startswith("Error: row 2 (path='inbox/b.pdf'): ")) == (
+            2,
+            True,
+        )
+
+
 def test_an_answer_outlives_a_document_that_went_bad(inbox: Inbox, folder: Path) -> None:
     """With `skip`, a row that was answered keeps its answer when its document cannot be sent."""
     inbox.run()
