@@ -36,7 +36,7 @@ from batchata_tasks.flows.events import send_events_of
 from batchata_tasks.flows.lost import SETTLED, age, end_lost_passes, take_up_lost, taken_up
 from batchata_tasks.flows.names import ENRICH
 from batchata_tasks.flows.progress import ProgressArtifacts
-from batchata_tasks.flows.receipts import leave_anothers
+from batchata_tasks.flows.receipts import leave_anothers, log_anothers
 from batchata_tasks.flows.watch_sign import leave_sign
 from batchata_tasks.operations.watch import Fate, Waiters
 
@@ -155,6 +155,12 @@ class PrefectFlowRuns:
             if ended and run is not None:
                 leave_anothers(client, run, receipt, key)
             send_events_of(client, run, receipt)
+
+    def log(self, work: str, text: str) -> None:
+        """See FlowRuns."""
+        with _answering(), get_client(sync_client=True) as client:
+            if (run := _found(client, work)) is not None:
+                log_anothers(client, run, text)
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""

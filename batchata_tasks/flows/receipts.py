@@ -50,16 +50,25 @@ def leave_anothers(
         StorageError: the dataset cannot be read.
         HTTPError: the server does not take it.
     """
+    log_anothers(client, run, _in_a_line(receipt))
+    _leave_receipt(client, run.id, receipt, None)
+    leave_failed_rows(client, run.id, receipt, key, None)
+
+
+def log_anothers(client: SyncPrefectClient, run: FlowRun, text: str) -> None:
+    """Write a line into the log of another flow run.
+
+    Raises:
+        HTTPError: the server does not take it.
+    """
     line = {
         "name": "prefect.flow_runs",
         "level": logging.INFO,
-        "message": _in_a_line(receipt),
+        "message": text,
         "timestamp": datetime.now(UTC).isoformat(),
         "flow_run_id": str(run.id),
     }
     client.create_logs([line])
-    _leave_receipt(client, run.id, receipt, None)
-    leave_failed_rows(client, run.id, receipt, key, None)
 
 
 def _leave_receipt(

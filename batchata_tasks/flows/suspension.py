@@ -8,16 +8,12 @@ it is done from the top then: the ledger knows what was sent.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
-from uuid import UUID
 
-from httpx import HTTPError
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
-from prefect.exceptions import Abort, Pause, TerminationSignal
-from prefect.runtime import flow_run
+from prefect.exceptions import Abort, Pause
 from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 
@@ -28,6 +24,7 @@ from batchata_tasks.execution.held_dataset import (
     LettingGo,
     SuspendedRunError,
 )
+from batchata_tasks.flows.ending import cancellable
 from batchata_tasks.flows.events import send_suspended
 from batchata_tasks.flows.flow_runs import Awaited, awaited_by, newest, pause_key, suspended_for
 from batchata_tasks.flows.lost import was_cancelled
@@ -35,7 +32,7 @@ from batchata_tasks.flows.watch_sign import why_unwatched
 from batchata_tasks.ledger import opened_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from prefect.client.schemas.objects import FlowRun
 
@@ -100,7 +97,7 @@ def suspending(
             "batches at the provider, and lands what ran."
         )
         raise CancelledRunError(message)
-    with _telling(cancelled):
+    with cancellable(cancelled):
         if wait == "process":
             return work(LettingGo())
         return _suspending(work, run, ledger_url, progress)
@@ -137,33 +134,9 @@ def _tell_in_process(progress: Progress, reason: str) -> None:
     progress.note(f"waiting for batches in this process: {sentence(reason)}")
 
 
-@contextmanager
-def _telling(cancelled: Callable[[], None]) -> Generator[None, None, None]:
-    """Call `cancelled` if this process is ended because a person cancelled what it does.
-
-    It may also be ended with its worker.
-    """
-    try:
-        yield
-    except TerminationSignal:
-        # this process has to end, whether or not the server answers, and a worker that ends as well
-        # may say so twice: if nothing comes of it, `watch` sees that the flow run was cancelled
-        with suppress(HTTPError, TerminationSignal):
-            if _is_cancelled(UUID(flow_run.root_flow_run_id)):
-                cancelled()
-        raise
-
-
 def _was_cancelled(run: FlowRun) -> bool:
     with get_client(sync_client=True) as client:
         return was_cancelled(client, run)
-
-
-def _is_cancelled(flow_run_id: UUID) -> bool:
-    """Whether a person cancelled a flow run: of several, the one that the others are part of."""
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(flow_run_id).state
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _why_never(run: FlowRun) -> str | None:

@@ -114,6 +114,10 @@ class FlowRuns(Protocol):
         """
         ...
 
+    def log(self, work: str, text: str) -> None:
+        """Write a line into the log of the flow run that began a run of the ledger."""
+        ...
+
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """Have the flow runs started again that were lost while they held no dataset; name them.
 
@@ -157,6 +161,10 @@ class NoFlowRuns:
     def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
         """See FlowRuns."""
         del work, receipt, key, ended
+
+    def log(self, work: str, text: str) -> None:
+        """See FlowRuns."""
+        del work, text
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""
@@ -353,6 +361,8 @@ class _Watching:
     def _do(self, run: WatchedRun, waiters: Waiters) -> None:
         """Do here what there is to do for a run: end it, or land what has ended; tell of it."""
         cancels, sent = run.context.stop_reason() == StopReason.CANCEL, self._sent(run)
+        to_cancel = [wait for wait in run.waits if cancels and not wait.cancel_asked]
+        work = self._begun_by(run, waiters)
         try:
             receipt = self._at(run, end_run if cancels else _land)
         except LeaseError:
@@ -360,8 +370,10 @@ class _Watching:
         if not cancels and self._sent(run) == sent:
             return
         (self.report.cancelled if cancels else self.report.landed).append(run.id)
+        if work is not None and to_cancel:
+            batches = pluralize(len(to_cancel), "batch", "batches")
+            self.flow_runs.log(work, f"`watch` asked the provider to cancel {batches}.")
         if receipt is not None:  # first, since no later pass does it for a run that has ended
-            work = self._begun_by(run, waiters)
             self.flow_runs.tell(work, receipt, run.context.spec.key, ended=cancels)
         self._show(run, waiters)
 

@@ -333,6 +333,47 @@ def test_the_page_of_a_cancelled_run_tells_what_became_of_it(
     assert related_to(team, "batchata.rows-landed", run) == "cancelled"
 
 
+def test_a_run_that_is_cancelled_at_work_tells_what_becomes_of_it(
+    team: Team, emulator: Emulator
+) -> None:
+    """Its log says who cancels its batches, that this was done, and what landed, in that order.
+
+    No step of it has failed, and nothing says that it is running.
+    """
+    emulator.control.progress("seconds", 3600)
+    in_halves = {"pilot": False, "items_per_batch": 200}
+    run = team.begin(spec=WHOLE["spec"], overrides=in_halves, wait="process")
+    words = ("-m", "prefect", "flow-run", "execute", run)
+    with start(*words, cwd=team.folder, env=team.env) as process:
+        until(lambda: team.log({"id": run}).count("at the provider") == 2)
+        set_state(team, run, "CANCELLING")
+        process.wait()
+    assert "Traceback" not in process.stdout + process.stderr
+    assert team.server.get(f"flow_runs/{run}")["state_name"] == "Cancelled"
+    ends = {
+        task["name"].split()[0]: (task["state_name"], task["state"]["message"])
+        for task in team.server.task_runs(run, 7)
+    }
+    assert ends.pop("poll") == (
+        "Cancelled",
+        "The run was cancelled; its log tells what becomes of its batches.",
+    )
+    assert {name for name, _ in ends.values()} == {"Completed"}
+    assert len(watched(team)["cancelled"]) == 1
+    emulator.control.progress("immediate")
+    watched(team)
+    lines = until(lambda: told(team, {"id": run}, "receipt: "), every=0.3)
+    asked = lines.index(
+        "this run is cancelled: `watch` cancels its 2 open batches at the provider at its next "
+        "pass, and lands what ran."
+    )
+    assert lines[asked + 1 : -1] == [
+        "Flow run was cancelled.",
+        "`watch` asked the provider to cancel 2 batches.",
+    ]
+    assert lines[-1].startswith("receipt: cancelled: 400 canceled; cost: $0.00 ")
+
+
 def test_what_watch_lands_itself_is_an_event_of_the_run_that_sent_it(
     team: Team, emulator: Emulator
 ) -> None:

@@ -49,6 +49,7 @@ class Suspended:
     told: list[tuple[str | None, Receipt]] = field(
         default_factory=list[tuple[str | None, "Receipt"]]
     )
+    logged: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         assert ledger_id
@@ -76,6 +77,9 @@ class Suspended:
         assert ended is (receipt.result == "cancelled")
         self.told.append((work, receipt))
 
+    def log(self, work: str, text: str) -> None:
+        self.logged.append((work, text))
+
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         assert set(self.lost).isdisjoint(at_work)
         return self.silent
@@ -100,12 +104,16 @@ class Told(NoFlowRuns):
 
     def __init__(self) -> None:
         self.told = list[tuple[str | None, "Receipt"]]()
+        self.logged = list[tuple[str, str]]()
         self.shown = list[tuple[str, "Snapshot"]]()
 
     def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
         assert key == ["id"]
         assert ended is (receipt.result == "cancelled")
         self.told.append((work, receipt))
+
+    def log(self, work: str, text: str) -> None:
+        self.logged.append((work, text))
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         assert name == "table"
@@ -266,6 +274,8 @@ def test_the_end_of_what_was_cancelled_is_told(table: Table) -> None:
         )
     for _ in range(2):
         passed(cancelled)
+    text = "`watch` asked the provider to cancel 2 batches."
+    assert cancelled.logged == [(f"flow run of {run_id}", text)]
     ((work, receipt),) = cancelled.told
     assert (work, receipt.result) == (f"flow run of {run_id}", "cancelled")
     assert sum(receipt.outcomes.values()) == 9
