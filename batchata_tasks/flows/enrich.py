@@ -36,7 +36,12 @@ from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.progress import shown_progress
 from batchata_tasks.flows.receipts import leave_own, summary
 from batchata_tasks.flows.refused import failed, path_of, refused
-from batchata_tasks.flows.suspension import AwaitedElsewhereError, Wait, suspending
+from batchata_tasks.flows.suspension import (
+    AwaitedElsewhereError,
+    Wait,
+    leave_to_another,
+    suspending,
+)
 from batchata_tasks.flows.tasks import STEPS, steps_with
 from batchata_tasks.flows.workers import Workers
 from batchata_tasks.ledger import opened_ledger
@@ -150,6 +155,7 @@ def _enriched(
         _carry_out_cancel(wanted, settings)
 
         def work(letting_go: LettingGo) -> Receipt:
+            leave_to_another(wanted, settings, letting_go)
             # prepared anew each time: the source may have changed while the dataset was held
             ready = _prepared(wanted, settings)
             return pipeline.run_prepared(ready, options, steps, progress, name, letting_go)

@@ -19,14 +19,23 @@ from prefect.utilities.engine import propose_state_sync
 
 from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.common.text import sentence
+from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import (
     CancelledRunError,
     LettingGo,
     SuspendedRunError,
+    find_dataset,
 )
 from batchata_tasks.flows.ending import cancellable
 from batchata_tasks.flows.events import send_suspended
-from batchata_tasks.flows.flow_runs import Awaited, awaited_by, newest, pause_key, suspended_for
+from batchata_tasks.flows.flow_runs import (
+    Awaited,
+    awaited_by,
+    newest,
+    pause_key,
+    suspended_for,
+    this_flow_run,
+)
 from batchata_tasks.flows.lost import was_cancelled
 from batchata_tasks.flows.watch_sign import why_unwatched
 from batchata_tasks.ledger import opened_ledger
@@ -36,7 +45,9 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
 
+    from batchata_tasks.common.settings import Settings
     from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 T = TypeVar("T")
 
@@ -58,13 +69,16 @@ at most: the first pass of `watch` may come only after it has begun."""
 
 
 class AwaitedElsewhereError(BatchataError):
-    """Another flow run, which was asked for the same, is suspended until the same batches end.
+    """Another flow run, which was asked for the same, is suspended, and goes on with the dataset.
 
     `holder` names it.
     """
 
     def __init__(self, holder: str) -> None:
-        message = f"{holder} waits for the batches of this dataset, and goes on once they ended"
+        message = (
+            f"nothing was sent: {holder} waits for the batches of this dataset, and goes on once "
+            "they ended"
+        )
         super().__init__(message)
         self.holder = holder
 
@@ -83,7 +97,6 @@ def suspending(
     Raises:
         LedgerError: the ledger at `ledger_url` cannot be used.
         Pause: the flow run is suspended, and its process is to end.
-        AwaitedElsewhereError: another flow run waits for the same already.
         CancelledRunError: a person cancelled the flow run before its process was lost.
     """
     context = FlowRunContext.get()
@@ -101,6 +114,33 @@ def suspending(
         if wait == "process":
             return work(LettingGo())
         return _suspending(work, run, ledger_url, progress)
+
+
+def leave_to_another(spec: EnrichmentSpec, settings: Settings, letting_go: LettingGo) -> None:
+    """Leave a dataset to another flow run that is suspended, and was asked for the same.
+
+    Called before anything is taken: whoever begins does the whole. Two do if one is about to be
+    suspended at that moment, or while nobody watches; `watch` resumes both, one after the other.
+
+    Raises:
+        AwaitedElsewhereError: there is one, and `watch` resumes it.
+    """
+    run = this_flow_run()
+    if run is None or not letting_go.is_watched:
+        return
+    with opened_ledger(settings.ledger_url) as ledger:
+        dataset_id = find_dataset(DatasetFolder(spec.output), ledger)
+        row = None if dataset_id is None else ledger.open_run(dataset_id)
+        if row is None or row.id in letting_go.before:
+            return
+        awaited = Awaited(ledger.id, row.id)
+    if why_unwatched(awaited.ledger_id, (awaited.run_id,)) is not None:
+        return
+    for other in newest(StateType.PAUSED):
+        same = (other.deployment_id, other.parameters) == (run.deployment_id, run.parameters)
+        if same and suspended_for(other) == awaited:
+            message = f"flow run {other.name} ({other.id})"
+            raise AwaitedElsewhereError(message)
 
 
 def _suspending(
@@ -122,7 +162,6 @@ def _suspending(
             pause = min(2 * pause, _LONGEST_PAUSE)
             if unwatched is None:
                 awaited = Awaited(error.ledger_id, error.run_id)
-                _leave_to_another(awaited, run)
                 progress.note(f"{error}: this run is suspended until `watch` resumes it.")
                 _suspend(str(error), awaited, run)
                 reason = "the server refuses to suspend this run"
@@ -151,19 +190,6 @@ def _why_never(run: FlowRun) -> str | None:
     if run.empirical_policy.retry_type == "in_process":
         return "it is a retry within its process"
     return None
-
-
-def _leave_to_another(awaited: Awaited, run: FlowRun) -> None:
-    """Leave the waiting to another flow run that is suspended for the same, if there is one.
-
-    Raises:
-        AwaitedElsewhereError: there is, and it was asked for the same.
-    """
-    for other in newest(StateType.PAUSED):
-        same = (other.deployment_id, other.parameters) == (run.deployment_id, run.parameters)
-        if same and suspended_for(other) == awaited:
-            message = f"flow run {other.name} ({other.id})"
-            raise AwaitedElsewhereError(message)
 
 
 def _suspend(message: str, awaited: Awaited, run: FlowRun) -> None:

@@ -270,18 +270,47 @@ def told(team: Team, run: dict[str, Any], last: str) -> list[str]:
     return lines if any(line.startswith(last) for line in lines) else []
 
 
-def test_an_overlapping_run_ends_and_names_the_one_that_waits(
+def test_an_overlapping_run_leaves_all_to_the_one_that_waits(
     team: Team, emulator: Emulator
 ) -> None:
-    """A run that is asked for the same as one that is suspended leaves the waiting to it."""
+    """A run that is asked for the same as one that is suspended names it, and does nothing itself.
+
+    It lands nothing, though a batch has ended, and sends nothing, though there is room for another.
+    """
+    overrides = {"pilot": False, "items_per_batch": 200, "max_parallel_batches": 1}
+    asked = {"spec": WHOLE["spec"], "overrides": overrides}
     with open_batches(emulator):
-        first = executed(team, team.begin(**WHOLE))
-        second = executed(team, team.begin(**WHOLE))
+        first = executed(team, team.begin(**asked))
+        emulator.control.finish(emulator.control.ledger()["anthropic"]["batches"][0]["id"])
+        second = executed(team, team.begin(**asked))
         assert (first["state_name"], second["state_name"]) == ("Suspended", "AlreadyRunning")
+        assert second["state"]["message"].startswith("nothing was sent: flow run ")
         assert first["id"] in second["state"]["message"]
-        assert "waits for the batches of this dataset" in second["state"]["message"]
+        assert sent(emulator) == ROWS // 2
+        assert not list((team.ledger.output / "data").glob("*.parquet"))
     assert watched(team)["resumed"] == [first["id"]]
     assert executed(team, first["id"])["state_name"] == "Completed"
+    assert landed_once(team, emulator)
+
+
+@pytest.mark.nights
+def test_an_overlapping_run_does_the_whole_if_nobody_watched(
+    team: Team, emulator: Emulator
+) -> None:
+    """Once somebody does, both are suspended, and resumed in turn; each row is paid once."""
+    with open_batches(emulator):
+        first = executed(team, team.begin(**WHOLE))["id"]
+        team.watch_no_more()
+        second = team.begin(**WHOLE)
+        words = ("-m", "prefect", "flow-run", "execute", second)
+        with start(*words, cwd=team.folder, env=team.env) as process:
+            until(lambda: "`watch` last looked" in team.log({"id": second}))
+            team.watch_every_minute()
+            process.wait()
+        assert team.server.get(f"flow_runs/{second}")["state_name"] == "Suspended"
+    for waits in (first, second):
+        assert watched(team)["resumed"] == [waits]
+        assert executed(team, waits)["state_name"] == "Completed"
     assert landed_once(team, emulator)
 
 
