@@ -92,19 +92,42 @@ EVENTS = (
 )
 
 
-def send_suspended(run: FlowRun, message: str) -> None:
-    """Send the server that a flow run is suspended, and for what.
+def send_suspended(run: FlowRun, ledger_id: str, message: str) -> None:
+    """Send the server that a flow run is suspended, for what, and that `watch` is awaited.
 
     Automations that look for lost runs need that, and `send_ended`: Prefect may hold the run's own
     states back for a quarter of an hour. Its scheduler sends no event of the runs that it makes,
     and those of their states within the next five minutes wait for that one.
     """
     emit_event("batchata.run-suspended", _flow_run(run.id, run.name), payload={"message": message})
+    emit_event("batchata.watch-awaited", _ledger(ledger_id))
+
+
+def send_unwatched(ledger_id: str, message: str, waiting: list[str]) -> None:
+    """Send the server that flow runs are suspended which nobody resumes."""
+    payload = {"message": message, "waiting": waiting}
+    emit_event("batchata.unwatched", _ledger(ledger_id), payload=payload)
+
+
+def send_watched(client: SyncPrefectClient, ledger_id: str, waiting: int) -> None:
+    """Send the server that `watch` has looked at a ledger, and how many flow runs wait for it.
+
+    Raises:
+        HTTPError: the server does not take it.
+    """
+    name = "batchata.watch-passed" if waiting else "batchata.watch-idle"
+    resource, payload = Resource(_ledger(ledger_id)), {"waiting": waiting}
+    event = Event(event=name, resource=resource, payload=payload)
+    client.request("POST", "/events", json=[event.model_dump(mode="json")])
 
 
 def send_ended() -> None:
     """Send the server that this flow run comes to its end."""
     emit_event("batchata.run-ended", _flow_run(flow_run.id, flow_run.name))
+
+
+def _ledger(ledger_id: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"batchata.ledger.{ledger_id.lower()}"}
 
 
 def _flow_run(flow_run_id: object, name: object) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
@@ -18,7 +19,7 @@ from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 
 from batchata_tasks.common.errors import BatchataError
-from batchata_tasks.common.text import sentence
+from batchata_tasks.common.text import pluralize, sentence
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import (
     CancelledRunError,
@@ -27,13 +28,14 @@ from batchata_tasks.execution.held_dataset import (
     find_dataset,
 )
 from batchata_tasks.flows.ending import cancellable
-from batchata_tasks.flows.events import send_suspended
+from batchata_tasks.flows.events import send_suspended, send_unwatched
 from batchata_tasks.flows.flow_runs import (
     Awaited,
     awaited_by,
     newest,
     pause_key,
     suspended_for,
+    suspended_of,
     this_flow_run,
 )
 from batchata_tasks.flows.lost import was_cancelled
@@ -62,6 +64,8 @@ Batches end within a day, and each suspension is one of its own: by then `watch`
 
 LOOKS_FOR = 10.0
 """Seconds for which a process itself waits for a batch before its flow run is suspended."""
+
+_NAMED = 5  # flow runs that a sentence names
 
 LOOKS_AGAIN, _LONGEST_PAUSE = 60.0, 1800.0
 """Seconds until a process that waits since nobody watches looks whether somebody does, first and
@@ -151,8 +155,10 @@ def _suspending(
     reason, pause = _why_never(run), LOOKS_AGAIN
     while reason is None:
         with opened_ledger(ledger_url) as ledger:
-            unwatched = why_unwatched(ledger.id, let_go)
+            ledger_id, unwatched = ledger.id, why_unwatched(ledger.id, let_go)
         if unwatched is not None:
+            if pause == LOOKS_AGAIN:
+                _tell_unwatched(ledger_id, unwatched)
             _tell_in_process(progress, unwatched)
         after = LOOKS_FOR if unwatched is None else pause
         try:
@@ -167,6 +173,21 @@ def _suspending(
                 reason = "the server refuses to suspend this run"
     _tell_in_process(progress, reason)
     return work(LettingGo(before=let_go))
+
+
+def _tell_unwatched(ledger_id: str, reason: str) -> None:
+    """Warn people, and tell automations, if flow runs are suspended which nobody resumes."""
+    waiting = [str(run.id) for _, run in suspended_of(ledger_id)]
+    if not waiting:
+        return
+    others = f" and {len(waiting) - _NAMED} others" if len(waiting) > _NAMED else ""
+    message = (
+        f"nobody resumes {pluralize(len(waiting), 'flow run')} that "
+        f"{'is' if len(waiting) == 1 else 'are'} suspended "
+        f"({', '.join(waiting[:_NAMED])}{others}): {sentence(reason)}"
+    )
+    get_run_logger().warning(message)
+    send_unwatched(ledger_id, message, waiting)
 
 
 def _tell_in_process(progress: Progress, reason: str) -> None:
@@ -205,7 +226,7 @@ def _suspend(message: str, awaited: Awaited, run: FlowRun) -> None:
         proposed = Suspended(message=message, pause_key=key, timeout_seconds=_FAILS_AFTER)
         state = propose_state_sync(client, proposed, flow_run_id=run.id)
     if state.is_paused():
-        send_suspended(run, message)
+        send_suspended(run, awaited.ledger_id, message)
         raise Pause(state=state)
     if not state.is_running():
         stopped = f"the flow run is {state.name} by now, so it is not suspended."

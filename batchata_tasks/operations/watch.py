@@ -96,8 +96,11 @@ class FlowRuns(Protocol):
         """Have a flow run started again whose process was lost, as the ledger names its work."""
         ...
 
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
-        """Leave the sign that the ledger is watched, but for `unseen` runs."""
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str], waiting: int) -> None:
+        """Leave the sign that the ledger is watched, but for `unseen` runs.
+
+        So many flow runs are still suspended, `waiting` for the next pass.
+        """
         ...
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
@@ -150,9 +153,9 @@ class NoFlowRuns:
         del work
         return Fate.LEFT
 
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str], waiting: int) -> None:
         """See FlowRuns."""
-        del ledger_id, unseen
+        del ledger_id, unseen, waiting
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         """See FlowRuns."""
@@ -276,7 +279,9 @@ class _Watching:
             except BatchataError as error:
                 self._note(f"What waits for the run {run_id} is not resumed: {error}")
         if self.flow_runs.repeated:
-            self.flow_runs.leave_sign(self.ledger.id, unseen)
+            suspended = {one for waits in waiters.values() for one in waits.suspended}
+            waiting = len(suspended.difference(self.report.resumed))
+            self.flow_runs.leave_sign(self.ledger.id, unseen, waiting)
             self.ledger.note_watched()
 
     def _waiters(self, runs: list[str], work: OpenWork) -> dict[str, Waiters]:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from batchata_tasks.flows.automations import registered
+from batchata_tasks.flows.flow_runs import PrefectFlowRuns
+from batchata_tasks.operations.draft.files import automations_text
 from tests.support.commands import batchata, start
 from tests.support.jobs import sent
 from tests.support.table import open_batches
@@ -291,6 +296,57 @@ def test_an_overlapping_run_leaves_all_to_the_one_that_waits(
     assert watched(team)["resumed"] == [first["id"]]
     assert executed(team, first["id"])["state_name"] == "Completed"
     assert landed_once(team, emulator)
+
+
+def test_a_run_that_begins_warns_that_nobody_resumes_others(team: Team, emulator: Emulator) -> None:
+    """`watch` was paused after a run was suspended: the next one says so, and lands what was sent.
+
+    Its page, and an event for automations, name the run that waits.
+    """
+    with open_batches(emulator):
+        first = executed(team, team.begin(**WHOLE))
+    until(lambda: events_of_ledger(team, "batchata.watch-awaited"))
+    team.watch_no_more()
+    run = executed(team, team.begin(**WHOLE))
+    assert run["state_name"] == "Completed"
+    warned = f"nobody resumes 1 flow run that is suspended ({first['id']}): `watch` last looked "
+    (line,) = until(lambda: [line for line in lines_of(team, run, 30) if warned in line])
+    (event,) = until(lambda: events_of_ledger(team, "batchata.unwatched"))
+    assert event["payload"] == {"message": line, "waiting": [first["id"]]}
+    assert run["id"] in str(event["related"])
+    assert landed_once(team, emulator)
+    watched(team)
+    assert executed(team, first["id"])["state_name"] == "Completed"
+    assert landed_once(team, emulator)
+
+
+def lines_of(team: Team, run: dict[str, Any], level: int) -> list[str]:
+    wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}, "level": {"ge_": level}}}
+    return [line["message"] for line in team.server.ask("logs/filter", wanted)]
+
+
+def events_of_ledger(team: Team, name: str) -> list[dict[str, Any]]:
+    ((ledger,),) = team.ledger.ask_ledger("SELECT ledger_id FROM meta")
+    resource = f"batchata.ledger.{ledger.lower()}"
+    return [one for one in events(team, name) if one["resource"]["prefect.resource.id"] == resource]
+
+
+def test_an_automation_fires_once_watch_comes_no_more(team: Team) -> None:
+    """As long as runs wait for it: of a ledger for which none does, nobody misses it."""
+    wanted = yaml.safe_load(automations_text())["automations"]
+    (ours,) = [one for one in wanted if one["name"] == "tell-that-nobody-watches"]
+    assert ours["trigger"]["within"] == 600
+    ours["trigger"]["within"] = 10
+    passes = PrefectFlowRuns(repeated=True)
+    with temporary_settings({PREFECT_API_URL: team.server.url}):
+        registered(yaml.safe_dump({"automations": [ours]}), "shorter.yaml")
+        for waiting in (1, 2):
+            for ledger in ("waited-for", "idle"):
+                passes.leave_sign(ledger, (), waiting)
+        passes.leave_sign("idle", (), 0)
+    fired = until(lambda: events(team, "prefect.automation.triggered"), every=1)
+    labels = [event["payload"]["triggering_labels"]["prefect.resource.id"] for event in fired]
+    assert labels == ["batchata.ledger.waited-for"]
 
 
 @pytest.mark.nights

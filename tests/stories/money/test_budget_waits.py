@@ -62,7 +62,7 @@ class FlowRuns(NoFlowRuns):
         self.under_way.add(flow_run_id)
         return True
 
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str], waiting: int) -> None:
         assert ledger_id
         self.unseen = set(unseen)
 

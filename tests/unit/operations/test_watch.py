@@ -45,6 +45,7 @@ class Suspended:
     can_resume: bool = True
     others: list[str] = field(default_factory=list[str])  # runs that the ledger may not know
     unseen: set[str] | None = None  # as the sign says it
+    waiting: int | None = None  # likewise
     shown: list[tuple[str, Snapshot]] = field(default_factory=list[tuple[str, "Snapshot"]])
     told: list[tuple[str | None, Receipt]] = field(
         default_factory=list[tuple[str | None, "Receipt"]]
@@ -64,9 +65,9 @@ class Suspended:
         self.lost.append(work)
         return self.fate
 
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str], waiting: int) -> None:
         assert ledger_id
-        self.unseen = set(unseen)
+        self.unseen, self.waiting = set(unseen), waiting
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         assert name == "table"
@@ -160,6 +161,17 @@ def test_an_idle_minute_asks_nobody(emulator: Emulator, monkeypatch: pytest.Monk
         monkeypatch.delenv(name)
     assert passed() == WatchReport()
     assert passed().in_words() == "no batch is open"
+
+
+def test_a_sign_tells_how_many_still_wait(table: Table) -> None:
+    """Of two flow runs that wait for a run, the one that was resumed does not wait any more."""
+    waiting = Suspended()
+    with open_batches(table.emulator):
+        let_go(table.spec())
+        passed(waiting)
+        assert waiting.waiting == 2
+    passed(waiting)
+    assert (len(waiting.resumed), waiting.waiting) == (1, 1)
 
 
 def test_ended_batches_wait_for_the_others(table: Table) -> None:
