@@ -5,9 +5,11 @@ Names and facts are an interface: docs/prefect.md lists them.
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
 
 from prefect.events import Event, RelatedResource, Resource, emit_event
 from prefect.events.related import object_as_related_resource, tags_as_related_resources
@@ -28,6 +30,7 @@ COMMON = (
     *("cost_usd", "cost_limit_usd", "warnings"),
 )
 """The facts of a receipt that each event has."""
+_OF_RUNS = UUID("5f1f4a0e-6d0c-4d0f-9a55-0a8d3f1c7e21")  # a name space of ids, drawn once
 _BY_SPEC = ("prompt", "model", "schema")  # reasons to send landed rows again that a spec gives
 
 
@@ -149,7 +152,8 @@ def send_events(receipt: Receipt) -> None:
 def send_events_of(client: SyncPrefectClient, run: FlowRun | None, receipt: Receipt) -> None:
     """Send the server what happened in the run of another flow run, if that is known.
 
-    That one is related to it, and not this process's: automations act on what is related.
+    That one is related to it, and not this process's: automations act on what is related. Sent
+    again, an event is the same to the server, by its id.
 
     Raises:
         HTTPError: the server does not take it.
@@ -161,6 +165,7 @@ def send_events_of(client: SyncPrefectClient, run: FlowRun | None, receipt: Rece
             resource=Resource(_dataset(receipt)),
             related=related,
             payload=event.payload(receipt),
+            id=_id(event, receipt),
         ).model_dump(mode="json")
         for event in _happened(receipt)
     ]
@@ -170,6 +175,11 @@ def send_events_of(client: SyncPrefectClient, run: FlowRun | None, receipt: Rece
 
 def _happened(receipt: Receipt) -> list[RunEvent]:
     return [event for event in EVENTS if event.happened(receipt)]
+
+
+def _id(event: RunEvent, receipt: Receipt) -> UUID:
+    facts = json.dumps(event.payload(receipt), sort_keys=True)
+    return uuid5(_OF_RUNS, f"{event.name} {facts}")
 
 
 def _dataset(receipt: Receipt) -> dict[str, str]:

@@ -94,6 +94,8 @@ def _awaited(key: str) -> Awaited | None:
 class PrefectFlowRuns:
     """See FlowRuns: those of the Prefect server that is configured."""
 
+    is_there = True
+
     def __init__(self, *, repeated: bool) -> None:
         self.repeated = repeated
 
@@ -151,9 +153,9 @@ class PrefectFlowRuns:
         """See FlowRuns."""
         with _answering(), get_client(sync_client=True) as client:
             run = None if work is None else _found(client, work)
+            send_events_of(client, run, receipt)
             if ended and run is not None:
                 leave_anothers(client, run, receipt, key)
-            send_events_of(client, run, receipt)
 
     def log(self, work: str, text: str) -> None:
         """See FlowRuns."""

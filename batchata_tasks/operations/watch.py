@@ -7,6 +7,7 @@ waited for: the next pass goes on.
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -24,8 +25,9 @@ from batchata_tasks.execution.snapshot import snapshot
 from batchata_tasks.ledger import WATCHING, ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import end_run
 from batchata_tasks.operations.looks import look_at
-from batchata_tasks.operations.watched import watched_runs, without_batches
+from batchata_tasks.operations.watched import any_run, watched_runs, without_batches
 from batchata_tasks.pipeline.finish import so_far
+from batchata_tasks.pipeline.receipt import Receipt
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import silent
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import OwnDataset
     from batchata_tasks.ledger import Ledger, OpenWork
     from batchata_tasks.operations.watched import WatchedRun
-    from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.progress.snapshot import Snapshot
 
@@ -48,6 +49,7 @@ GATHERED = 600.0
 _MINUTE = 60 * 1_000_000  # microseconds
 _STARTS = 600.0  # seconds that a flow run may take from its resumption until it asks for room
 _SENT = (ChunkState.SUBMITTED, ChunkState.COLLECTED)  # what may land
+_TOLD_LATE = 24 * 60 * _MINUTE  # for which passes try again to tell what they did
 _SILENT = 30.0  # seconds after the end of its lease until a process counts as lost
 
 
@@ -73,12 +75,13 @@ class Fate(StrEnum):
 
 
 class FlowRuns(Protocol):
-    """The flow runs of a Prefect server, if there is one.
+    """The flow runs of a Prefect server, if one `is_there`.
 
     `repeated` tells whether more passes follow this one: a single one is no sign that somebody
     resumes what is suspended.
     """
 
+    is_there: bool
     repeated: bool
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
@@ -113,7 +116,7 @@ class FlowRuns(Protocol):
     def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
         """Tell what was landed here of a run that `work` began, and if it has ended, on its page.
 
-        `key` are the columns of the dataset's key.
+        `key` are the columns of the dataset's key. It may be told again, and is there once.
         """
         ...
 
@@ -136,7 +139,7 @@ class FlowRuns(Protocol):
 class NoFlowRuns:
     """See FlowRuns: there is no server."""
 
-    repeated = False
+    is_there, repeated = False, False
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         """See FlowRuns."""
@@ -178,6 +181,34 @@ class NoFlowRuns:
         """See FlowRuns."""
         del works
         return set()
+
+
+@dataclass(frozen=True)
+class Untold:
+    """What Prefect's server is to be told of a run that `watch` ended or landed: see `tell`.
+
+    `at` is the moment when that was done, in microseconds since 1970.
+    """
+
+    work: str | None
+    key: list[str]
+    ended: bool
+    receipt: Receipt
+    at: int = field(default_factory=now_us)
+
+    def to_json(self) -> str:
+        """Return it as a text."""
+        facts = {"work": self.work, "key": self.key, "ended": self.ended, "at": self.at}
+        return json.dumps({**facts, "receipt": self.receipt.to_json()})
+
+    @staticmethod
+    def from_json(text: str) -> Untold | None:
+        """Return what a text says; None if a program of another version wrote it."""
+        facts: dict[str, Any] = json.loads(text)
+        try:
+            return Untold(receipt=Receipt(**facts.pop("receipt")), **facts)
+        except TypeError:
+            return None
 
 
 @dataclass
@@ -255,6 +286,8 @@ class _Watching:
 
     def run(self, gathered: float) -> None:
         """Take up what was lost, look, then see to each run."""
+        if self.flow_runs.is_there:
+            self._make_up()
         work = self.ledger.open_work(_SILENT)
         try:
             self._take_up(work)
@@ -375,12 +408,38 @@ class _Watching:
         if not cancels and self._sent(run) == sent:
             return
         (self.report.cancelled if cancels else self.report.landed).append(run.id)
+        untold = None
+        if receipt is not None and self.flow_runs.is_there:
+            untold = Untold(work, run.context.spec.key, cancels, receipt)
+            self.ledger.note_untold(run.id, untold.to_json())
         if work is not None and to_cancel:
             batches = pluralize(len(to_cancel), "batch", "batches")
             self.flow_runs.log(work, f"`watch` asked the provider to cancel {batches}.")
-        if receipt is not None:  # first, since no later pass does it for a run that has ended
-            self.flow_runs.tell(work, receipt, run.context.spec.key, ended=cancels)
-        self._show(run, waiters)
+        if untold is not None:
+            self._tell(run, untold)
+        elif work is not None:
+            self.flow_runs.show(work, run.name, snapshot(run.context))
+
+    def _tell(self, run: WatchedRun, untold: Untold) -> None:
+        """Tell Prefect's server what was done for a run here; the next pass does what fails."""
+        work, receipt = untold.work, untold.receipt
+        self.flow_runs.tell(work, receipt, untold.key, ended=untold.ended)
+        if work is not None:
+            self.flow_runs.show(work, run.name, snapshot(run.context))
+        self.ledger.note_told(run.id)
+
+    def _make_up(self) -> None:
+        """Tell what an earlier pass could not: the server was away, or the pass was killed."""
+        for run_id, facts in self.ledger.untold().items():
+            untold = Untold.from_json(facts)
+            try:
+                run = any_run(self.ledger, self.settings, run_id)
+                if run is None or untold is None or now_us() - untold.at > _TOLD_LATE:
+                    self.ledger.note_told(run_id)
+                else:
+                    self._tell(run, untold)
+            except BatchataError as error:
+                self._note(f"The end of the run {run_id} is not told on Prefect's server: {error}")
 
     def _show(self, run: WatchedRun, waiters: Waiters) -> None:
         """Show how a run stands to those who look at the flow run that began it."""

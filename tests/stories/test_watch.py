@@ -42,7 +42,7 @@ def dying(*args, **options):
         real(*args, **options)
     os.kill(os.getpid(), 9)
 setattr(module, {name!r}, dying)
-runpy.run_module("prefect.engine", run_name="__main__")
+runpy.run_module({program!r}, run_name="__main__")
 """
 PREFECTS = (  # what Prefect itself logs of a run
     "Running 1 deployment pull step",
@@ -87,7 +87,7 @@ def executed(team: Team, flow_run: str) -> dict[str, Any]:
 
 def killed(team: Team, flow_run: str, module: str, name: str, *, after: bool = False) -> None:
     """Do a flow run in a process that is killed at an instant; nobody tells the server."""
-    script = DYING.format(module=module, name=name, after=after)
+    script = DYING.format(module=module, name=name, after=after, program="prefect.engine")
     env = {**team.env, "PREFECT__FLOW_RUN_ID": flow_run}
     assert start("-c", script, cwd=team.folder, env=env).wait().returncode == -9
 
@@ -457,6 +457,29 @@ def test_a_run_that_is_cancelled_at_work_tells_what_becomes_of_it(
         "`watch` asked the provider to cancel 2 batches.",
     ]
     assert lines[-1].startswith("receipt: cancelled: 400 canceled; cost: $0.00 ")
+
+
+def test_a_pass_that_dies_while_it_tells_of_a_run_is_made_up_for(
+    team: Team, emulator: Emulator
+) -> None:
+    """The next one tells the rest; what is there already, events as well, is there once."""
+    emulator.control.progress("seconds", 3600)
+    run = executed(team, team.begin(**WHOLE))
+    set_state(team, run["id"], "CANCELLING")
+    watched(team)
+    emulator.control.progress("immediate")
+    place = {"module": "batchata_tasks.flows.receipts", "name": "log_anothers", "after": False}
+    script = DYING.format(**place, program="batchata_tasks.cli")
+    died = start("-c", script, "watch", "--once", cwd=team.folder, env=team.env).wait()
+    assert died.returncode == -9, died.stderr
+    for _ in range(2):
+        watched(team)
+    lines = until(lambda: told(team, run, "receipt: cancelled: "))
+    assert sum(line.startswith("receipt: ") for line in lines) == 1
+    keys = [f"{kind}-{team.name}" for kind in ("receipt", "failed", "status")]
+    assert sorted(one["key"] for one in artifacts(team, run, *keys)) == sorted(keys)
+    assert "| Stopped | it was cancelled |" in shown(team, run)["markdown"]["data"]
+    assert related_to(team, "batchata.rows-failed", run) == "cancelled"
 
 
 def test_what_watch_lands_itself_is_an_event_of_the_run_that_sent_it(

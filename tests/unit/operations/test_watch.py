@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ class Suspended:
     """Flow runs of which one waits for each run, until it is resumed."""
 
     kind: str = "suspended"
+    is_there: bool = True
     repeated: bool = True
     resumed: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
@@ -102,6 +104,8 @@ class Cancelled(NoFlowRuns):
 
 class Told(NoFlowRuns):
     """Notes what is told of runs, and on whose pages."""
+
+    is_there = True
 
     def __init__(self) -> None:
         self.told = list[tuple[str | None, "Receipt"]]()
@@ -293,6 +297,36 @@ def test_the_end_of_what_was_cancelled_is_told(table: Table) -> None:
     assert sum(receipt.outcomes.values()) == 9
     assert not receipt.continued
     assert cancelled.shown[-1][1].landed == 9
+
+
+@pytest.mark.parametrize("failure", [TransientError("the server is busy"), KeyboardInterrupt()])
+def test_what_could_not_be_told_is_told_by_the_next_pass(
+    table: Table, failure: BaseException
+) -> None:
+    """The server did not take the end of a run, or the pass was killed at that moment."""
+
+    class Failing(Suspended):
+        def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
+            del work, receipt, key, ended
+            raise failure
+
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec())
+        passed(Suspended("cancelled"))
+    with suppress(KeyboardInterrupt):
+        assert "the server is busy" in str(passed(Failing("cancelled")).notes)
+    with opened_ledger(Settings().ledger_url) as ledger:
+        assert ledger.run(run_id).state == RunPhase.CLOSED
+    with suppress(KeyboardInterrupt):
+        assert "the server is busy" in str(passed(Failing()).notes)
+    passed()  # a pass without a server has nobody to tell
+    later = Suspended()
+    for _ in range(2):
+        passed(later)
+    ((work, receipt),) = later.told
+    assert (work, receipt.result) == (f"flow run of {run_id}", "cancelled")
+    assert sum(receipt.outcomes.values()) == 9
+    assert [(work, shown.landed) for work, shown in later.shown] == [(f"flow run of {run_id}", 9)]
 
 
 def test_the_end_is_told_on_the_page_of_the_run_that_let_go_last(table: Table) -> None:
