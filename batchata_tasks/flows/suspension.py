@@ -8,17 +8,18 @@ it is done from the top then: the ledger knows what was sent.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, Pause
 from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 
-from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.common.errors import BatchataError, TransientError
 from batchata_tasks.common.text import pluralize, sentence
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import (
@@ -32,9 +33,7 @@ from batchata_tasks.flows.events import send_suspended, send_unwatched
 from batchata_tasks.flows.flow_runs import (
     Awaited,
     awaited_by,
-    newest,
     pause_key,
-    suspended_for,
     suspended_of,
     this_flow_run,
 )
@@ -124,7 +123,8 @@ def leave_to_another(spec: EnrichmentSpec, settings: Settings, letting_go: Letti
     """Leave a dataset to another flow run that is suspended, and was asked for the same.
 
     Called before anything is taken: whoever begins does the whole. Two do if one is about to be
-    suspended at that moment, or while nobody watches; `watch` resumes both, one after the other.
+    suspended at that moment, while nobody watches, or if the server does not answer; `watch`
+    resumes both, one after the other.
 
     Raises:
         AwaitedElsewhereError: there is one, and `watch` resumes it.
@@ -138,13 +138,21 @@ def leave_to_another(spec: EnrichmentSpec, settings: Settings, letting_go: Letti
         if row is None or row.id in letting_go.before:
             return
         awaited = Awaited(ledger.id, row.id)
-    if why_unwatched(awaited.ledger_id, (awaited.run_id,)) is not None:
-        return
-    for other in newest(StateType.PAUSED):
-        same = (other.deployment_id, other.parameters) == (run.deployment_id, run.parameters)
-        if same and suspended_for(other) == awaited:
+    with suppress(HTTPError, TransientError):
+        if (other := _suspended_alike(run, awaited)) is not None:
             message = f"flow run {other.name} ({other.id})"
             raise AwaitedElsewhereError(message)
+
+
+def _suspended_alike(run: FlowRun, awaited: Awaited) -> FlowRun | None:
+    """Return a flow run that is suspended for a run, was asked for the same, and is resumed."""
+    if why_unwatched(awaited.ledger_id, (awaited.run_id,)) is not None:
+        return None
+    for one, other in suspended_of(awaited.ledger_id):
+        same = (other.deployment_id, other.parameters) == (run.deployment_id, run.parameters)
+        if same and one == awaited:
+            return other
+    return None
 
 
 def _suspending(
@@ -157,7 +165,7 @@ def _suspending(
         with opened_ledger(ledger_url) as ledger:
             ledger_id, unwatched = ledger.id, why_unwatched(ledger.id, let_go)
         if unwatched is not None:
-            if pause == LOOKS_AGAIN:
+            if pause == LOOKS_AGAIN:  # the first time
                 _tell_unwatched(ledger_id, unwatched)
             _tell_in_process(progress, unwatched)
         after = LOOKS_FOR if unwatched is None else pause
@@ -177,7 +185,9 @@ def _suspending(
 
 def _tell_unwatched(ledger_id: str, reason: str) -> None:
     """Warn people, and tell automations, if flow runs are suspended which nobody resumes."""
-    waiting = [str(run.id) for _, run in suspended_of(ledger_id)]
+    waiting = list[str]()
+    with suppress(TransientError):  # that nobody could be warned is no reason to fail
+        waiting += [str(run.id) for _, run in suspended_of(ledger_id)]
     if not waiting:
         return
     others = f" and {len(waiting) - _NAMED} others" if len(waiting) > _NAMED else ""
