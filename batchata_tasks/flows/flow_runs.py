@@ -38,7 +38,7 @@ from batchata_tasks.flows.names import ENRICH
 from batchata_tasks.flows.progress import ProgressArtifacts
 from batchata_tasks.flows.receipts import leave_anothers, log_anothers
 from batchata_tasks.flows.watch_sign import leave_sign
-from batchata_tasks.operations.watch import Fate, Waiters
+from batchata_tasks.operations.flow_runs import Fate, Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Iterator, Mapping

@@ -17,7 +17,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.events import Event, Resource
 
 from batchata_tasks.flows.lost import end_lost_passes, ended_before, take_up_lost, taken_up
-from batchata_tasks.operations.watch import Fate
+from batchata_tasks.operations.flow_runs import Fate
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:

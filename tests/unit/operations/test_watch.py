@@ -14,7 +14,8 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
 from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import request_cancel
-from batchata_tasks.operations.watch import Fate, FlowRuns, NoFlowRuns, Waiters, WatchReport, watch
+from batchata_tasks.operations.flow_runs import Fate, FlowRuns, NoFlowRuns, Waiters
+from batchata_tasks.operations.watch import WatchReport, watch
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import PlanSummary
