@@ -61,12 +61,13 @@ class _Ending:
 _ENDING: ContextVar[_Ending | None] = ContextVar("batchata_ending", default=None)
 
 
-def stop_cancelled(spec: EnrichmentSpec, settings: Settings, progress: Progress) -> None:
+def stop_cancelled(spec: EnrichmentSpec, settings: Settings, progress: Progress, work: str) -> None:
     """Have the run stopped that this process let go of since a person cancelled it; tell by whom.
 
-    This process has half a minute to end: it asks the provider for nothing.
+    `work` is what the ledger calls what it did. It has half a minute to end, so it asks the
+    provider for nothing.
     """
-    asked = request_cancel(spec, settings)
+    asked = request_cancel(spec, settings, work)
     if asked is None or not asked.batches:
         progress.note("this run is cancelled: none of its batches is open at the provider.")
         return

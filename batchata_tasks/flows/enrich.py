@@ -170,7 +170,7 @@ def _enriched(
                 wait,
                 settings.ledger_url,
                 progress,
-                partial(stop_cancelled, wanted, settings, progress),
+                partial(stop_cancelled, wanted, settings, progress, name),
             )
     except InputError as error:
         return refused(error, spec)

@@ -543,6 +543,19 @@ def test_a_cancel_that_a_process_could_not_tell_is_seen_to(table: Table) -> None
         assert sent(table.emulator) == 9
 
 
+def test_who_is_cancelled_stops_no_run_of_others(table: Table) -> None:
+    """It may have waited for the dataset, and another flow run let go of it at that moment."""
+    spec = table.spec()
+    with open_batches(table.emulator):
+        run_id = let_go(spec, "flow run 1")
+        assert request_cancel(spec, Settings(), "flow run 2") is None
+        assert passed().cancelled == []
+        asked = request_cancel(spec, Settings(), "flow run 1")
+        assert asked is not None
+        assert (asked.run_id, asked.batches) == (run_id, 1)
+        assert passed().cancelled == [run_id]
+
+
 def test_who_went_on_with_a_cancelled_run_is_left_alone(table: Table) -> None:
     """A person who starts it by hand, or another flow run, takes it over from the cancelled one."""
     spec = table.spec(items_per_batch=3)
