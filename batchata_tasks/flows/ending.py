@@ -95,15 +95,29 @@ def cancellable(cancelled: Callable[[], None]) -> Generator[None, None, None]:
     token = _ENDING.set(ending)
     try:
         yield
-    except TerminationSignal:
+    except BaseException as error:
+        if not _is_told_to_end(error):
+            raise
         # this process has to end, whether or not the server answers, and a worker that ends as well
         # may say so twice: if nothing comes of it, `watch` sees that the flow run was cancelled
         with suppress(HTTPError, TerminationSignal):
             if ending.is_cancelled():
                 cancelled()
-        raise
+        if isinstance(error, TerminationSignal):
+            raise
+        raise TerminationSignal(signal.SIGTERM) from error
     finally:
         _ENDING.reset(token)
+
+
+def _is_told_to_end(error: BaseException | None) -> bool:
+    """Whether an error is the signal to end, or came of it.
+
+    Prefect's engine stumbles if it comes just as a task run is made.
+    """
+    while error is not None and not isinstance(error, TerminationSignal):
+        error = error.__context__
+    return error is not None
 
 
 def ends_in_order(step: Callable[P, T]) -> Callable[P, T | State[Any]]:

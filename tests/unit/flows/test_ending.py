@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from contextvars import copy_context
 from types import SimpleNamespace
@@ -51,3 +52,20 @@ def test_a_step_that_a_worker_ended_has_failed() -> None:
     """Nobody cancelled it, and the next run lands its batch: it says so."""
     with pytest.raises(InterruptedRunError):
         ended(cancelled=False)
+
+
+def test_a_signal_that_makes_prefect_stumble_is_one_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may come just as a task run is made, which ends in another error: the run is stopped."""
+    monkeypatch.setattr(ending, "_Ending", lambda: Known(cancelled=True))
+    stopped = list[str]()
+
+    stumbled = ValueError("Task run is not set")
+    stumbled.__context__ = TerminationSignal(signal.SIGTERM)
+    with pytest.raises(TerminationSignal), ending.cancellable(lambda: stopped.append("it")):
+        raise stumbled
+    assert stopped == ["it"]
+    with pytest.raises(KeyError), ending.cancellable(lambda: stopped.append("again")):
+        raise KeyError
+    assert stopped == ["it"]
