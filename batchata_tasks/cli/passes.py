@@ -13,7 +13,7 @@ from batchata_tasks.operations.watch import WatchReport, watch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchata_tasks.operations.watch import FlowRuns
+    from batchata_tasks.operations.flow_runs import FlowRuns
     from batchata_tasks.progress.listener import Progress
 
 _EVERY = 60.0  # seconds

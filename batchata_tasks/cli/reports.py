@@ -59,6 +59,9 @@ def status(
     ] = None,
     rebuild: Rebuild = False,
     follow: Follow = False,
+    number: Annotated[
+        int, typer.Option("--runs", help="How many runs to show, the newest.", min=1)
+    ] = 10,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
@@ -83,7 +86,7 @@ def status(
         if rebuild:
             _rebuild(spec, overrides, settings)
         dataset = None if spec is None else _dataset_at(spec, overrides)
-        runs = runs_overview(dataset, settings)
+        runs = runs_overview(dataset, settings, number)
         if as_json:
             print_json(runs)
         else:
@@ -93,11 +96,18 @@ def status(
 def _print_runs(
     runs: list[dict[str, Any]], dataset: ShownDataset | None, settings: Settings, spec: str | None
 ) -> None:
-    from batchata_tasks.reports.status import runs_in_the_way, runs_remedy, runs_table, undecided
+    from batchata_tasks.reports.status import (
+        older_runs,
+        runs_in_the_way,
+        runs_remedies,
+        runs_table,
+        undecided,
+    )
 
     print_table(out, runs_table(runs, out.width))
-    remedies = filter(None, [runs_remedy(runs)])
-    for text in (*remedies, *runs_in_the_way(runs), *undecided(dataset, settings)):
+    older = filter(None, [older_runs(dataset, settings, runs)])
+    standing = (*runs_remedies(runs), *runs_in_the_way(runs), *undecided(dataset, settings))
+    for text in (*older, *standing):
         print_text(out, naming(text, spec))
 
 

@@ -26,16 +26,22 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import CancelledRunError, find_dataset
 from batchata_tasks.flows.artifacts import left_if_possible
+from batchata_tasks.flows.ending import stop_cancelled
 from batchata_tasks.flows.events import send_ended
 from batchata_tasks.flows.flow_runs import PrefectFlowRuns, this_flow_run
 from batchata_tasks.flows.lineage import note_lineage
-from batchata_tasks.flows.log import leave_out_finished_steps
+from batchata_tasks.flows.log import leave_out_what_is_no_news
 from batchata_tasks.flows.lost import ended_before
 from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.progress import shown_progress
 from batchata_tasks.flows.receipts import leave_own, summary
 from batchata_tasks.flows.refused import failed, path_of, refused
-from batchata_tasks.flows.suspension import AwaitedElsewhereError, Wait, suspending
+from batchata_tasks.flows.suspension import (
+    AwaitedElsewhereError,
+    Wait,
+    leave_to_another,
+    suspending,
+)
 from batchata_tasks.flows.tasks import STEPS, steps_with
 from batchata_tasks.flows.workers import Workers
 from batchata_tasks.ledger import opened_ledger
@@ -106,7 +112,7 @@ def enrich(
         wait: how the run waits for its batches: suspended, so that no worker's slot is taken (a run
             of a deployment, if scheduled passes of `watch` look at its ledger), or in its process.
     """
-    leave_out_finished_steps()
+    leave_out_what_is_no_news()
     if (ended := _ended_before()) is not None:
         return ended
     options = Options(refresh_mark(refresh), retry_failed, take_over)
@@ -149,6 +155,7 @@ def _enriched(
         _carry_out_cancel(wanted, settings)
 
         def work(letting_go: LettingGo) -> Receipt:
+            leave_to_another(wanted, settings, letting_go)
             # prepared anew each time: the source may have changed while the dataset was held
             ready = _prepared(wanted, settings)
             return pipeline.run_prepared(ready, options, steps, progress, name, letting_go)
@@ -163,7 +170,7 @@ def _enriched(
                 wait,
                 settings.ledger_url,
                 progress,
-                partial(request_cancel, wanted, settings),
+                partial(stop_cancelled, wanted, settings, progress, name),
             )
     except InputError as error:
         return refused(error, spec)

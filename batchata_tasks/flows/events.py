@@ -5,9 +5,11 @@ Names and facts are an interface: docs/prefect.md lists them.
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
 
 from prefect.events import Event, RelatedResource, Resource, emit_event
 from prefect.events.related import object_as_related_resource, tags_as_related_resources
@@ -28,6 +30,7 @@ COMMON = (
     *("cost_usd", "cost_limit_usd", "warnings"),
 )
 """The facts of a receipt that each event has."""
+_OF_RUNS = UUID("5f1f4a0e-6d0c-4d0f-9a55-0a8d3f1c7e21")  # a name space of ids, drawn once
 _BY_SPEC = ("prompt", "model", "schema")  # reasons to send landed rows again that a spec gives
 
 
@@ -92,19 +95,42 @@ EVENTS = (
 )
 
 
-def send_suspended(run: FlowRun, message: str) -> None:
-    """Send the server that a flow run is suspended, and for what.
+def send_suspended(run: FlowRun, ledger_id: str, message: str) -> None:
+    """Send the server that a flow run is suspended, for what, and that `watch` is awaited.
 
     Automations that look for lost runs need that, and `send_ended`: Prefect may hold the run's own
     states back for a quarter of an hour. Its scheduler sends no event of the runs that it makes,
     and those of their states within the next five minutes wait for that one.
     """
     emit_event("batchata.run-suspended", _flow_run(run.id, run.name), payload={"message": message})
+    emit_event("batchata.watch-awaited", _ledger(ledger_id))
+
+
+def send_unwatched(ledger_id: str, message: str, waiting: list[str]) -> None:
+    """Send the server that flow runs are suspended which nobody resumes."""
+    payload = {"message": message, "waiting": waiting}
+    emit_event("batchata.unwatched", _ledger(ledger_id), payload=payload)
+
+
+def send_watched(client: SyncPrefectClient, ledger_id: str, waiting: int) -> None:
+    """Send the server that `watch` has looked at a ledger, and how many flow runs wait for it.
+
+    Raises:
+        HTTPError: the server does not take it.
+    """
+    name = "batchata.watch-passed" if waiting else "batchata.watch-idle"
+    resource, payload = Resource(_ledger(ledger_id)), {"waiting": waiting}
+    event = Event(event=name, resource=resource, payload=payload)
+    client.request("POST", "/events", json=[event.model_dump(mode="json")])
 
 
 def send_ended() -> None:
     """Send the server that this flow run comes to its end."""
     emit_event("batchata.run-ended", _flow_run(flow_run.id, flow_run.name))
+
+
+def _ledger(ledger_id: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"batchata.ledger.{ledger_id.lower()}"}
 
 
 def _flow_run(flow_run_id: object, name: object) -> dict[str, str]:
@@ -126,7 +152,8 @@ def send_events(receipt: Receipt) -> None:
 def send_events_of(client: SyncPrefectClient, run: FlowRun | None, receipt: Receipt) -> None:
     """Send the server what happened in the run of another flow run, if that is known.
 
-    That one is related to it, and not this process's: automations act on what is related.
+    That one is related to it, and not this process's: automations act on what is related. Sent
+    again, an event is the same to the server, by its id.
 
     Raises:
         HTTPError: the server does not take it.
@@ -138,6 +165,7 @@ def send_events_of(client: SyncPrefectClient, run: FlowRun | None, receipt: Rece
             resource=Resource(_dataset(receipt)),
             related=related,
             payload=event.payload(receipt),
+            id=_id(event, receipt),
         ).model_dump(mode="json")
         for event in _happened(receipt)
     ]
@@ -147,6 +175,11 @@ def send_events_of(client: SyncPrefectClient, run: FlowRun | None, receipt: Rece
 
 def _happened(receipt: Receipt) -> list[RunEvent]:
     return [event for event in EVENTS if event.happened(receipt)]
+
+
+def _id(event: RunEvent, receipt: Receipt) -> UUID:
+    facts = json.dumps(event.payload(receipt), sort_keys=True)
+    return uuid5(_OF_RUNS, f"{event.name} {facts}")
 
 
 def _dataset(receipt: Receipt) -> dict[str, str]:

@@ -45,9 +45,15 @@ def leave_failed_rows(
     """
     rows, told = failed_table(receipt, key, spec)
     if rows:
-        name = slug(f"failed-{receipt.name}")
         table = json.dumps(rows)
-        leave(client, flow_run_id, key=name, kind="table", data=table, description=told)
+        leave(
+            client, flow_run_id, key=failed_key(receipt), kind="table", data=table, description=told
+        )
+
+
+def failed_key(receipt: Receipt) -> str:
+    """Return the key of the table of a run's failed rows."""
+    return slug(f"failed-{receipt.name}")
 
 
 def failed_table(

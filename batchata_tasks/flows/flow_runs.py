@@ -32,13 +32,13 @@ from prefect.flow_runs import resume_flow_run
 from prefect.states import Cancelled
 
 from batchata_tasks.common.errors import TransientError
-from batchata_tasks.flows.events import send_events_of
+from batchata_tasks.flows.events import send_events_of, send_watched
 from batchata_tasks.flows.lost import SETTLED, age, end_lost_passes, take_up_lost, taken_up
 from batchata_tasks.flows.names import ENRICH
 from batchata_tasks.flows.progress import ProgressArtifacts
-from batchata_tasks.flows.receipts import leave_anothers
+from batchata_tasks.flows.receipts import leave_anothers, log_anothers
 from batchata_tasks.flows.watch_sign import leave_sign
-from batchata_tasks.operations.watch import Fate, Waiters
+from batchata_tasks.operations.flow_runs import Fate, Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
@@ -94,6 +94,8 @@ def _awaited(key: str) -> Awaited | None:
 class PrefectFlowRuns:
     """See FlowRuns: those of the Prefect server that is configured."""
 
+    is_there = True
+
     def __init__(self, *, repeated: bool) -> None:
         self.repeated = repeated
 
@@ -104,10 +106,8 @@ class PrefectFlowRuns:
         def note(run_id: str, kind: str, run: FlowRun) -> None:
             found.setdefault(run_id, {}).setdefault(kind, []).insert(0, str(run.id))
 
-        for run in newest(StateType.PAUSED):
-            awaited = suspended_for(run)
-            if awaited is not None and awaited.ledger_id == ledger_id:
-                note(awaited.run_id, "suspended", run)
+        for awaited, run in suspended_of(ledger_id):
+            note(awaited.run_id, "suspended", run)
         if wanted := {Awaited(ledger_id, run_id) for run_id in runs}:
             for run in newest(*_UNDER_WAY, StateType.CANCELLED):
                 cancelled = run.state is not None and run.state.is_cancelled()
@@ -137,10 +137,11 @@ class PrefectFlowRuns:
             run = _found(client, work)
             return Fate.LEFT if run is None else taken_up(client, run)
 
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str], waiting: int) -> None:
         """See FlowRuns."""
-        with _answering():
+        with _answering(), get_client(sync_client=True) as client:
             leave_sign(ledger_id, unseen)
+            send_watched(client, ledger_id, waiting)
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         """See FlowRuns."""
@@ -152,9 +153,15 @@ class PrefectFlowRuns:
         """See FlowRuns."""
         with _answering(), get_client(sync_client=True) as client:
             run = None if work is None else _found(client, work)
+            send_events_of(client, run, receipt)
             if ended and run is not None:
                 leave_anothers(client, run, receipt, key)
-            send_events_of(client, run, receipt)
+
+    def log(self, work: str, text: str) -> None:
+        """See FlowRuns."""
+        with _answering(), get_client(sync_client=True) as client:
+            if (run := _found(client, work)) is not None:
+                log_anothers(client, run, text)
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         """See FlowRuns."""
@@ -244,6 +251,14 @@ def _answering() -> Generator[None, None, None]:
             "waits for batches is resumed once it does."
         )
         raise TransientError(message) from error
+
+
+def suspended_of(ledger_id: str) -> Iterator[tuple[Awaited, FlowRun]]:
+    """Yield the flow runs that are suspended for runs of a ledger, the newest first."""
+    for run in newest(StateType.PAUSED):
+        awaited = suspended_for(run)
+        if awaited is not None and awaited.ledger_id == ledger_id:
+            yield awaited, run
 
 
 def newest(*states: StateType) -> Iterator[FlowRun]:

@@ -26,7 +26,7 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.process import has_ended
 from batchata_tasks.flows.names import ENRICH, WATCH
-from batchata_tasks.operations.watch import Fate
+from batchata_tasks.operations.flow_runs import Fate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -12,12 +12,17 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+)
 from prefect.runtime import flow_run
 
 from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.flows.artifacts import leave, left_if_possible, markdown, slug
 from batchata_tasks.flows.events import send_events
-from batchata_tasks.flows.failed_rows import leave_failed_rows
+from batchata_tasks.flows.failed_rows import failed_key, leave_failed_rows
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -46,20 +51,38 @@ def leave_anothers(
 ) -> None:
     """Leave the receipt of a run that another flow run began, on the page of that one.
 
+    What is there already is not left twice; the line in the log comes last.
+
     Raises:
         StorageError: the dataset cannot be read.
+        HTTPError: the server does not take it.
+    """
+    wanted = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]),
+        key=ArtifactFilterKey(any_=[_key(receipt), failed_key(receipt)]),
+    )
+    there = {one.key for one in client.read_artifacts(artifact_filter=wanted)}
+    if _key(receipt) not in there:
+        _leave_receipt(client, run.id, receipt, None)
+    if failed_key(receipt) not in there:
+        leave_failed_rows(client, run.id, receipt, key, None)
+    log_anothers(client, run, _in_a_line(receipt))
+
+
+def log_anothers(client: SyncPrefectClient, run: FlowRun, text: str) -> None:
+    """Write a line into the log of another flow run.
+
+    Raises:
         HTTPError: the server does not take it.
     """
     line = {
         "name": "prefect.flow_runs",
         "level": logging.INFO,
-        "message": _in_a_line(receipt),
+        "message": text,
         "timestamp": datetime.now(UTC).isoformat(),
         "flow_run_id": str(run.id),
     }
     client.create_logs([line])
-    _leave_receipt(client, run.id, receipt, None)
-    leave_failed_rows(client, run.id, receipt, key, None)
 
 
 def _leave_receipt(

@@ -8,38 +8,47 @@ it is done from the top then: the ledger knows what was sent.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
-from uuid import UUID
 
 from httpx import HTTPError
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
-from prefect.exceptions import Abort, Pause, TerminationSignal
-from prefect.runtime import flow_run
+from prefect.exceptions import Abort, Pause
 from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 
-from batchata_tasks.common.errors import BatchataError
-from batchata_tasks.common.text import sentence
+from batchata_tasks.common.errors import BatchataError, TransientError
+from batchata_tasks.common.text import pluralize, sentence
+from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import (
     CancelledRunError,
     LettingGo,
     SuspendedRunError,
+    find_dataset,
 )
-from batchata_tasks.flows.events import send_suspended
-from batchata_tasks.flows.flow_runs import Awaited, awaited_by, newest, pause_key, suspended_for
+from batchata_tasks.flows.ending import cancellable
+from batchata_tasks.flows.events import send_suspended, send_unwatched
+from batchata_tasks.flows.flow_runs import (
+    Awaited,
+    awaited_by,
+    pause_key,
+    suspended_of,
+    this_flow_run,
+)
 from batchata_tasks.flows.lost import was_cancelled
 from batchata_tasks.flows.watch_sign import why_unwatched
 from batchata_tasks.ledger import opened_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from prefect.client.schemas.objects import FlowRun
 
+    from batchata_tasks.common.settings import Settings
     from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 T = TypeVar("T")
 
@@ -55,19 +64,24 @@ Batches end within a day, and each suspension is one of its own: by then `watch`
 LOOKS_FOR = 10.0
 """Seconds for which a process itself waits for a batch before its flow run is suspended."""
 
+_NAMED = 5  # flow runs that a sentence names
+
 LOOKS_AGAIN, _LONGEST_PAUSE = 60.0, 1800.0
 """Seconds until a process that waits since nobody watches looks whether somebody does, first and
 at most: the first pass of `watch` may come only after it has begun."""
 
 
 class AwaitedElsewhereError(BatchataError):
-    """Another flow run, which was asked for the same, is suspended until the same batches end.
+    """Another flow run, which was asked for the same, is suspended, and goes on with the dataset.
 
     `holder` names it.
     """
 
     def __init__(self, holder: str) -> None:
-        message = f"{holder} waits for the batches of this dataset, and goes on once they ended"
+        message = (
+            f"nothing was sent: {holder} waits for the batches of this dataset, and goes on once "
+            "they ended"
+        )
         super().__init__(message)
         self.holder = holder
 
@@ -86,7 +100,6 @@ def suspending(
     Raises:
         LedgerError: the ledger at `ledger_url` cannot be used.
         Pause: the flow run is suspended, and its process is to end.
-        AwaitedElsewhereError: another flow run waits for the same already.
         CancelledRunError: a person cancelled the flow run before its process was lost.
     """
     context = FlowRunContext.get()
@@ -100,10 +113,46 @@ def suspending(
             "batches at the provider, and lands what ran."
         )
         raise CancelledRunError(message)
-    with _telling(cancelled):
+    with cancellable(cancelled):
         if wait == "process":
             return work(LettingGo())
         return _suspending(work, run, ledger_url, progress)
+
+
+def leave_to_another(spec: EnrichmentSpec, settings: Settings, letting_go: LettingGo) -> None:
+    """Leave a dataset to another flow run that is suspended, and was asked for the same.
+
+    Called before anything is taken: whoever begins does the whole. Two do if one is about to be
+    suspended at that moment, while nobody watches, or if the server does not answer; `watch`
+    resumes both, one after the other.
+
+    Raises:
+        AwaitedElsewhereError: there is one, and `watch` resumes it.
+    """
+    run = this_flow_run()
+    if run is None or not letting_go.is_watched:
+        return
+    with opened_ledger(settings.ledger_url) as ledger:
+        dataset_id = find_dataset(DatasetFolder(spec.output), ledger)
+        row = None if dataset_id is None else ledger.open_run(dataset_id)
+        if row is None or row.id in letting_go.before:
+            return
+        awaited = Awaited(ledger.id, row.id)
+    with suppress(HTTPError, TransientError):
+        if (other := _suspended_alike(run, awaited)) is not None:
+            message = f"flow run {other.name} ({other.id})"
+            raise AwaitedElsewhereError(message)
+
+
+def _suspended_alike(run: FlowRun, awaited: Awaited) -> FlowRun | None:
+    """Return a flow run that is suspended for a run, was asked for the same, and is resumed."""
+    if why_unwatched(awaited.ledger_id, (awaited.run_id,)) is not None:
+        return None
+    for one, other in suspended_of(awaited.ledger_id):
+        same = (other.deployment_id, other.parameters) == (run.deployment_id, run.parameters)
+        if same and one == awaited:
+            return other
+    return None
 
 
 def _suspending(
@@ -114,8 +163,10 @@ def _suspending(
     reason, pause = _why_never(run), LOOKS_AGAIN
     while reason is None:
         with opened_ledger(ledger_url) as ledger:
-            unwatched = why_unwatched(ledger.id, let_go)
+            ledger_id, unwatched = ledger.id, why_unwatched(ledger.id, let_go)
         if unwatched is not None:
+            if pause == LOOKS_AGAIN:  # the first time
+                _tell_unwatched(ledger_id, unwatched)
             _tell_in_process(progress, unwatched)
         after = LOOKS_FOR if unwatched is None else pause
         try:
@@ -125,7 +176,6 @@ def _suspending(
             pause = min(2 * pause, _LONGEST_PAUSE)
             if unwatched is None:
                 awaited = Awaited(error.ledger_id, error.run_id)
-                _leave_to_another(awaited, run)
                 progress.note(f"{error}: this run is suspended until `watch` resumes it.")
                 _suspend(str(error), awaited, run)
                 reason = "the server refuses to suspend this run"
@@ -133,37 +183,30 @@ def _suspending(
     return work(LettingGo(before=let_go))
 
 
+def _tell_unwatched(ledger_id: str, reason: str) -> None:
+    """Warn people, and tell automations, if flow runs are suspended which nobody resumes."""
+    waiting = list[str]()
+    with suppress(TransientError):  # that nobody could be warned is no reason to fail
+        waiting += [str(run.id) for _, run in suspended_of(ledger_id)]
+    if not waiting:
+        return
+    others = f" and {len(waiting) - _NAMED} others" if len(waiting) > _NAMED else ""
+    message = (
+        f"nobody resumes {pluralize(len(waiting), 'flow run')} that "
+        f"{'is' if len(waiting) == 1 else 'are'} suspended "
+        f"({', '.join(waiting[:_NAMED])}{others}): {sentence(reason)}"
+    )
+    get_run_logger().warning(message)
+    send_unwatched(ledger_id, message, waiting)
+
+
 def _tell_in_process(progress: Progress, reason: str) -> None:
     progress.note(f"waiting for batches in this process: {sentence(reason)}")
-
-
-@contextmanager
-def _telling(cancelled: Callable[[], None]) -> Generator[None, None, None]:
-    """Call `cancelled` if this process is ended because a person cancelled what it does.
-
-    It may also be ended with its worker.
-    """
-    try:
-        yield
-    except TerminationSignal:
-        # this process has to end, whether or not the server answers, and a worker that ends as well
-        # may say so twice: if nothing comes of it, `watch` sees that the flow run was cancelled
-        with suppress(HTTPError, TerminationSignal):
-            if _is_cancelled(UUID(flow_run.root_flow_run_id)):
-                cancelled()
-        raise
 
 
 def _was_cancelled(run: FlowRun) -> bool:
     with get_client(sync_client=True) as client:
         return was_cancelled(client, run)
-
-
-def _is_cancelled(flow_run_id: UUID) -> bool:
-    """Whether a person cancelled a flow run: of several, the one that the others are part of."""
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(flow_run_id).state
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _why_never(run: FlowRun) -> str | None:
@@ -180,19 +223,6 @@ def _why_never(run: FlowRun) -> str | None:
     return None
 
 
-def _leave_to_another(awaited: Awaited, run: FlowRun) -> None:
-    """Leave the waiting to another flow run that is suspended for the same, if there is one.
-
-    Raises:
-        AwaitedElsewhereError: there is, and it was asked for the same.
-    """
-    for other in newest(StateType.PAUSED):
-        same = (other.deployment_id, other.parameters) == (run.deployment_id, run.parameters)
-        if same and suspended_for(other) == awaited:
-            message = f"flow run {other.name} ({other.id})"
-            raise AwaitedElsewhereError(message)
-
-
 def _suspend(message: str, awaited: Awaited, run: FlowRun) -> None:
     """Suspend this process's flow run, whose run of the ledger let go; return if it may not be.
 
@@ -206,7 +236,7 @@ def _suspend(message: str, awaited: Awaited, run: FlowRun) -> None:
         proposed = Suspended(message=message, pause_key=key, timeout_seconds=_FAILS_AFTER)
         state = propose_state_sync(client, proposed, flow_run_id=run.id)
     if state.is_paused():
-        send_suspended(run, message)
+        send_suspended(run, awaited.ledger_id, message)
         raise Pause(state=state)
     if not state.is_running():
         stopped = f"the flow run is {state.name} by now, so it is not suspended."

@@ -27,6 +27,7 @@ from batchata_tasks.execution.run_ref import (  # noqa: TC001 - Prefect reads an
     PartOrder,
     RunRef,
 )
+from batchata_tasks.flows.ending import ends_in_order, value_of
 from batchata_tasks.ledger import ChunkKind, ChunkState
 from batchata_tasks.pipeline import steps as pipeline
 from batchata_tasks.providers import provider_type
@@ -82,24 +83,28 @@ _CACHED: dict[str, Any] = {
 
 
 @task(name="plan", task_run_name=_name, cache_policy=NO_CACHE, persist_result=False)
+@ends_in_order
 def plan(ref: RunRef) -> dict[str, Any]:
     """Decide which rows are to be sent, and why."""
     return pipeline.plan_step(ref)
 
 
 @task(name="next round", task_run_name=_name, cache_policy=NO_CACHE, persist_result=False)
+@ends_in_order
 def next_round(ref: RunRef) -> dict[str, Any]:
     """Plan another round of rows that are worth another attempt."""
     return pipeline.round_step(ref)
 
 
 @task(name="chunk", cache_key_fn=_key("chunk"), **_CACHED)
+@ends_in_order
 def chunk(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     """Write a chunk's request file."""
     return pipeline.chunk_step(ref, chunk_id)
 
 
 @task(name="submit", cache_key_fn=_key("submit"), **_CACHED)
+@ends_in_order
 def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     """Send a chunk, once."""
     return pipeline.submit_step(ref, chunk_id)
@@ -114,12 +119,14 @@ def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     retry_delay_seconds=_RETRY_DELAYS,
     retry_condition_fn=_is_transient,
 )
+@ends_in_order
 def poll(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     """Wait for a chunk's batch to end."""
     return pipeline.poll_step(ref, chunk_id)
 
 
 @task(name="collect", cache_key_fn=_key("collect"), **_CACHED)
+@ends_in_order
 def collect(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     """Download a chunk's results and land its rows."""
     return pipeline.collect_step(ref, chunk_id)
@@ -142,7 +149,7 @@ def _checked(
     """
 
     def done(step: Any, ref: RunRef, chunk_id: str) -> dict[str, Any]:
-        here: Callable[[], dict[str, Any]] = partial(step, ref, chunk_id)
+        here = partial(_in_order(step), ref, chunk_id)
         if workers is None:
             return here()
         return workers.do(step, {"ref": ref, "chunk_id": chunk_id}, here)
@@ -179,12 +186,21 @@ def _has_landed(ref: RunRef, chunk_id: str, _value: dict[str, Any]) -> bool:
     return context_of(ref).ledger.chunk(chunk_id).state == ChunkState.LANDED
 
 
+def _in_order(step: Any) -> Callable[..., dict[str, Any]]:
+    """Return a step whose task may have ended as Cancelled; see `value_of`."""
+
+    def done(*args: Any) -> dict[str, Any]:
+        return value_of(step(*args))
+
+    return done
+
+
 STEPS = pipeline.Steps(
-    plan=plan,
-    next_round=next_round,
+    plan=_in_order(plan),
+    next_round=_in_order(next_round),
     chunk=_checked(chunk, _file_stands),
     submit=_checked(submit, _batch_is_known),
-    poll=poll,
+    poll=_in_order(poll),
     collect=_checked(collect, _has_landed),
 )
 """The steps, all of them done in this process."""

@@ -16,6 +16,7 @@ from batchata_tasks.flows.flow_runs import PrefectFlowRuns, make_room, this_flow
 from batchata_tasks.flows.names import WATCH
 from batchata_tasks.flows.refused import refused
 from batchata_tasks.operations import watch as watching
+from batchata_tasks.operations.flow_runs import FlowRuns, NoFlowRuns
 from batchata_tasks.progress.listener import LineProgress
 
 
@@ -42,11 +43,11 @@ def watch(minutes: float = watching.GATHERED / 60) -> State[dict[str, Any]]:
     return state
 
 
-def flow_runs(*, repeated: bool) -> watching.FlowRuns:
+def flow_runs(*, repeated: bool) -> FlowRuns:
     """Return the flow runs of the server that is configured; of none if none is.
 
     `repeated` tells whether more passes follow.
     """
     if get_current_settings().api.url:
         return PrefectFlowRuns(repeated=repeated)
-    return watching.NoFlowRuns()
+    return NoFlowRuns()

@@ -102,6 +102,23 @@ class Awaiting(Store):
         query = select(t.passes.c.ended_at).where(t.passes.c.work == WATCHING)
         return connection.execute(query).scalar()
 
+    @writes
+    def note_untold(self, connection: Connection, run_id: str, facts: str) -> None:
+        """Note what Prefect's server is to be told of a run, in the place of what was before."""
+        connection.execute(delete(t.untold).where(t.untold.c.run_id == run_id))
+        connection.execute(insert(t.untold), {"run_id": run_id, "facts": facts})
+
+    @writes
+    def note_told(self, connection: Connection, run_id: str) -> None:
+        """Note that Prefect's server has been told all of a run."""
+        connection.execute(delete(t.untold).where(t.untold.c.run_id == run_id))
+
+    @reads
+    def untold(self, connection: Connection) -> dict[str, str]:
+        """Return what Prefect's server is to be told, by run."""
+        query = select(t.untold.c.run_id, t.untold.c.facts)
+        return {row.run_id: row.facts for row in connection.execute(query)}
+
     @reads
     def open_work(self, connection: Connection, silent: float) -> OpenWork:
         """Return what is open.

@@ -102,6 +102,14 @@ class Runs(Leases):
         return list(connection.execute(_NEWEST_OF, which))
 
     @reads
+    def count_runs(self, connection: Connection, dataset_id: str | None) -> int:
+        """Return how many runs there are, of one dataset or of all."""
+        query = select(func.count()).select_from(t.runs)
+        if dataset_id is not None:
+            query = query.where(t.runs.c.dataset_id == dataset_id)
+        return connection.execute(query).scalar_one()
+
+    @reads
     def last_refresh(
         self, connection: Connection, dataset_id: str, *, rehearsal: bool
     ) -> Row[Any] | None:

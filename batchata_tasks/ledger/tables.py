@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 metadata = MetaData()
 
@@ -235,6 +235,14 @@ passes = Table(
     metadata,
     Column("work", String(40), primary_key=True),  # WATCHING
     Column("ended_at", BigInteger, nullable=False),
+)
+
+# what `watch` did for runs, and Prefect's server has not been told yet
+untold = Table(
+    "untold",
+    metadata,
+    Column("run_id", String(40), primary_key=True),
+    Column("facts", Text, nullable=False),  # as JSON
 )
 
 # until when nobody looks at batches of an account, since its provider asked for that

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, SpecError
 from batchata_tasks.common.money import dollars, exact, pico_from_usd, usd
@@ -157,18 +157,34 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
         )
 
 
-def request_cancel(spec: EnrichmentSpec, settings: Settings) -> None:
+class AskedToStop(NamedTuple):
+    """A run of a ledger that was asked to stop, and how many of its batches are at the provider."""
+
+    ledger_id: str
+    run_id: str
+    batches: int
+
+
+def request_cancel(
+    spec: EnrichmentSpec, settings: Settings, work: str | None = None
+) -> AskedToStop | None:
     """Ask the open run of a spec's dataset to stop, if nobody is at work on it; wait for nothing.
 
-    Whoever goes on with it cancels its batches.
+    Whoever goes on with it cancels its batches. Return which run that is; None if there is none, or
+    if other work than `work` let go of it last.
     """
     folder = DatasetFolder(spec.output)
     with opened_ledger(settings.ledger_url) as ledger:
         dataset_id = find_dataset(folder, ledger)
         if dataset_id is None or ledger.is_held(dataset_id):
-            return
-        if (run := ledger.open_run(dataset_id)) is not None:
-            ledger.request_stop(run.id, StopReason.CANCEL)
+            return None
+        if work is not None and ledger.left_by(dataset_id) != work:
+            return None
+        if (run := ledger.open_run(dataset_id)) is None:
+            return None
+        ledger.request_stop(run.id, StopReason.CANCEL)
+        batches = ledger.chunks(run.id, (ChunkState.SUBMITTED, ChunkState.UNCLEAR))
+        return AskedToStop(ledger.id, run.id, len(batches))
 
 
 def _overdue(folder: DatasetFolder, ledger: Ledger, dataset_id: str) -> tuple[str, ...]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import BatchataError, LeaseError
@@ -23,23 +22,24 @@ from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.snapshot import snapshot
 from batchata_tasks.ledger import WATCHING, ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import end_run
+from batchata_tasks.operations.flow_runs import Fate, NoFlowRuns, Untold, Waiters
 from batchata_tasks.operations.looks import look_at
-from batchata_tasks.operations.watched import watched_runs, without_batches
+from batchata_tasks.operations.watched import any_run, watched_runs, without_batches
 from batchata_tasks.pipeline.finish import so_far
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.execution.held_dataset import OwnDataset
     from batchata_tasks.ledger import Ledger, OpenWork
+    from batchata_tasks.operations.flow_runs import FlowRuns
     from batchata_tasks.operations.watched import WatchedRun
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.progress.listener import Progress
-    from batchata_tasks.progress.snapshot import Snapshot
 
 GATHERED = 600.0
 """Seconds for which ended batches of a run wait for its others, so that they land together."""
@@ -48,125 +48,8 @@ GATHERED = 600.0
 _MINUTE = 60 * 1_000_000  # microseconds
 _STARTS = 600.0  # seconds that a flow run may take from its resumption until it asks for room
 _SENT = (ChunkState.SUBMITTED, ChunkState.COLLECTED)  # what may land
+_TOLD_LATE = 24 * 60 * _MINUTE  # for which passes try again to tell what they did
 _SILENT = 30.0  # seconds after the end of its lease until a process counts as lost
-
-
-@dataclass(frozen=True)
-class Waiters:
-    """The flow runs that waited for one run of the ledger, by their ids, the oldest first.
-
-    Those that are `suspended`, those that are `under_way` again, and those that a person
-    `cancelled`.
-    """
-
-    suspended: tuple[str, ...] = ()
-    under_way: tuple[str, ...] = ()
-    cancelled: tuple[str, ...] = ()
-
-
-class Fate(StrEnum):
-    """What became of a flow run whose process was lost."""
-
-    STARTED = "started again"
-    CANCELLED = "cancelled"  # by a person, before it was lost
-    LEFT = "left as it is"
-
-
-class FlowRuns(Protocol):
-    """The flow runs of a Prefect server, if there is one.
-
-    `repeated` tells whether more passes follow this one: a single one is no sign that somebody
-    resumes what is suspended.
-    """
-
-    repeated: bool
-
-    def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
-        """Return the flow runs that wait for runs of the ledger, by run.
-
-        Those that are suspended are told for all runs, the others for some alone.
-        """
-        ...
-
-    def resume(self, flow_run_id: str) -> bool:
-        """Have a suspended flow run started again; return False if nobody can do that."""
-        ...
-
-    def take_up(self, work: str) -> Fate:
-        """Have a flow run started again whose process was lost, as the ledger names its work."""
-        ...
-
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
-        """Leave the sign that the ledger is watched, but for `unseen` runs."""
-        ...
-
-    def show(self, work: str, name: str, snapshot: Snapshot) -> None:
-        """Show on a flow run's page how the run of the ledger stands that it began.
-
-        `work` is its id, or what the ledger calls it; `name` is its spec's.
-        """
-        ...
-
-    def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
-        """Tell what was landed here of a run that `work` began, and if it has ended, on its page.
-
-        `key` are the columns of the dataset's key.
-        """
-        ...
-
-    def take_up_lost(self, at_work: Collection[str]) -> list[str]:
-        """Have the flow runs started again that were lost while they held no dataset; name them.
-
-        `at_work` names the work of the processes that hold one.
-        """
-        ...
-
-    def cancelled(self, works: Collection[str]) -> set[str]:
-        """Return those works that are flow runs which a person cancelled."""
-        ...
-
-
-class NoFlowRuns:
-    """See FlowRuns: there is no server."""
-
-    repeated = False
-
-    def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
-        """See FlowRuns."""
-        del ledger_id, runs
-        return {}
-
-    def resume(self, flow_run_id: str) -> bool:
-        """See FlowRuns."""
-        del flow_run_id
-        return False
-
-    def take_up(self, work: str) -> Fate:
-        """See FlowRuns."""
-        del work
-        return Fate.LEFT
-
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
-        """See FlowRuns."""
-        del ledger_id, unseen
-
-    def show(self, work: str, name: str, snapshot: Snapshot) -> None:
-        """See FlowRuns."""
-        del work, name, snapshot
-
-    def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
-        """See FlowRuns."""
-        del work, receipt, key, ended
-
-    def take_up_lost(self, at_work: Collection[str]) -> list[str]:
-        """See FlowRuns."""
-        del at_work
-        return []
-
-    def cancelled(self, works: Collection[str]) -> set[str]:
-        """See FlowRuns."""
-        del works
-        return set()
 
 
 @dataclass
@@ -244,6 +127,8 @@ class _Watching:
 
     def run(self, gathered: float) -> None:
         """Take up what was lost, look, then see to each run."""
+        if self.flow_runs.is_there:
+            self._make_up()
         work = self.ledger.open_work(_SILENT)
         try:
             self._take_up(work)
@@ -268,7 +153,9 @@ class _Watching:
             except BatchataError as error:
                 self._note(f"What waits for the run {run_id} is not resumed: {error}")
         if self.flow_runs.repeated:
-            self.flow_runs.leave_sign(self.ledger.id, unseen)
+            suspended = {one for waits in waiters.values() for one in waits.suspended}
+            waiting = len(suspended.difference(self.report.resumed))
+            self.flow_runs.leave_sign(self.ledger.id, unseen, waiting)
             self.ledger.note_watched()
 
     def _waiters(self, runs: list[str], work: OpenWork) -> dict[str, Waiters]:
@@ -353,6 +240,8 @@ class _Watching:
     def _do(self, run: WatchedRun, waiters: Waiters) -> None:
         """Do here what there is to do for a run: end it, or land what has ended; tell of it."""
         cancels, sent = run.context.stop_reason() == StopReason.CANCEL, self._sent(run)
+        to_cancel = [wait for wait in run.waits if cancels and not wait.cancel_asked]
+        work = self._begun_by(run, waiters)
         try:
             receipt = self._at(run, end_run if cancels else _land)
         except LeaseError:
@@ -360,10 +249,38 @@ class _Watching:
         if not cancels and self._sent(run) == sent:
             return
         (self.report.cancelled if cancels else self.report.landed).append(run.id)
-        if receipt is not None:  # first, since no later pass does it for a run that has ended
-            work = self._begun_by(run, waiters)
-            self.flow_runs.tell(work, receipt, run.context.spec.key, ended=cancels)
-        self._show(run, waiters)
+        untold = None
+        if receipt is not None and self.flow_runs.is_there:
+            untold = Untold(work, run.context.spec.key, cancels, receipt)
+            self.ledger.note_untold(run.id, untold.to_json())
+        if work is not None and to_cancel:
+            batches = pluralize(len(to_cancel), "batch", "batches")
+            self.flow_runs.log(work, f"`watch` asked the provider to cancel {batches}.")
+        if untold is not None:
+            self._tell(run, untold)
+        elif work is not None:
+            self.flow_runs.show(work, run.name, snapshot(run.context))
+
+    def _tell(self, run: WatchedRun, untold: Untold) -> None:
+        """Tell Prefect's server what was done for a run here; the next pass does what fails."""
+        work, receipt = untold.work, untold.receipt
+        self.flow_runs.tell(work, receipt, untold.key, ended=untold.ended)
+        if work is not None:
+            self.flow_runs.show(work, run.name, snapshot(run.context))
+        self.ledger.note_told(run.id)
+
+    def _make_up(self) -> None:
+        """Tell what an earlier pass could not: the server was away, or the pass was killed."""
+        for run_id, facts in self.ledger.untold().items():
+            untold = Untold.from_json(facts)
+            try:
+                run = any_run(self.ledger, self.settings, run_id)
+                if run is None or untold is None or now_us() - untold.at > _TOLD_LATE:
+                    self.ledger.note_told(run_id)
+                else:
+                    self._tell(run, untold)
+            except BatchataError as error:
+                self._note(f"The end of the run {run_id} is not told on Prefect's server: {error}")
 
     def _show(self, run: WatchedRun, waiters: Waiters) -> None:
         """Show how a run stands to those who look at the flow run that began it."""

@@ -168,6 +168,19 @@ def without_batches(ledger: Ledger, settings: Settings, run_id: str) -> WatchedR
     return run
 
 
+def any_run(ledger: Ledger, settings: Settings, run_id: str) -> WatchedRun | None:
+    """Return a run, also one that has ended, to be shown; None if its dataset is not there.
+
+    Raises:
+        BatchataError: its files cannot be read.
+    """
+    if (row := ledger.find_run(run_id)) is None:
+        return None
+    if (run := _watched(ledger, settings, row, [], Looks())) is not None:
+        run.context.state.stopping = row.stop
+    return run
+
+
 def _watched(
     ledger: Ledger, settings: Settings, row: RunRow, batches: list[AwaitedBatch], looks: Looks
 ) -> WatchedRun | None:

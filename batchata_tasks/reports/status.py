@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk, Ledger, QueueStanding, RunRow
     from batchata_tasks.reports.shown_dataset import ShownDataset
 
-_RUNS = 10
 _WIDE = 120  # characters of a terminal on which a run's outcomes stand side by side
 _NAMED = 10  # chunks whose rows are held that are told one by one
 _STOPPED = "stopped"
@@ -52,17 +51,19 @@ _LOOK = (
     "`--retry-failed`; until then it sends nothing."
 )
 _REMEDIES: dict[str | None, str] = {
-    None: "Stopped: start the same command again; it carries on, and lands what was sent.",
+    None: "stopped; start the same command again: it carries on, and lands what was sent.",
     RunResult.ACCOUNT_TROUBLE: (
-        "Account trouble: mend the account at the provider, then start the same command again."
+        "account trouble; mend the account at the provider, then start the same command again."
     ),
-    RunResult.UNREADABLE_BATCH: f"Unreadable batch: {_LOOK}",
-    RunResult.NO_USABLE_ANSWER: f"No usable answer: {_LOOK}",
+    RunResult.UNREADABLE_BATCH: f"unreadable batch; {_LOOK}",
+    RunResult.NO_USABLE_ANSWER: f"no usable answer; {_LOOK}",
 }
 """What to do about runs that stopped before their end, by their result."""
 
 
-def runs_overview(spec: ShownDataset | None, settings: Settings) -> list[dict[str, Any]]:
+def runs_overview(
+    spec: ShownDataset | None, settings: Settings, number: int = 10
+) -> list[dict[str, Any]]:
     """Return the newest runs of a dataset, or of the whole ledger, as plain values.
 
     Raises:
@@ -78,7 +79,7 @@ def runs_overview(spec: ShownDataset | None, settings: Settings) -> list[dict[st
                 return []
         runs, queues = list[dict[str, Any]](), ledger.standings()
         told = set[str]()
-        for row in ledger.runs_of(dataset_id, _RUNS):
+        for row in ledger.runs_of(dataset_id, number):
             run = {**describe(ledger, row), "blocked": None, "last_error": None}
             run["queued"] = [_queued(one, row.id) for one in queues if row.id in one.waiting]
             waits = _state(run) == _WAITING and not run["queued"]
@@ -88,6 +89,18 @@ def runs_overview(spec: ShownDataset | None, settings: Settings) -> list[dict[st
             told.add(row.dataset_id)
             runs.append(run)
         return runs
+
+
+def older_runs(
+    spec: ShownDataset | None, settings: Settings, runs: list[dict[str, Any]]
+) -> str | None:
+    """Return that there are more runs than those that are told, and how to see them."""
+    with opened_ledger(settings.ledger_url) as ledger:
+        dataset_id = None if spec is None else find_dataset(DatasetFolder(spec.output), ledger)
+        number = ledger.count_runs(dataset_id)
+    if not runs or number <= len(runs):
+        return None
+    return f"{len(runs):,} of {number:,} runs, the newest first: `--runs {number}` shows all."
 
 
 def _queued(standing: QueueStanding, run_id: str) -> dict[str, Any]:
@@ -280,33 +293,39 @@ def _dollars(usd_text: str | None) -> str:
     return dollars(None if usd_text is None else pico_from_usd(usd_text))
 
 
-def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
-    """Return what to do about runs that stopped before their end; None if there are none.
+def runs_remedies(runs: list[dict[str, Any]]) -> list[str]:
+    """Return what to do about runs that have not come to their end, named by their specs.
 
     Those that were asked to cancel, or cannot see their batches, are told apart.
     """
-    stopped = [
-        run["result"]
-        for run in runs
-        if _state(run) == _STOPPED and not run["cancel_asked"] and run["to_set"] is None
-    ]
-    remedy = next((text for result, text in _REMEDIES.items() if result in stopped), None)
-    waiting = [run["left_by"] for run in runs if _state(run) == _WAITING]
-    if remedy is None and waiting:
-        text = (
-            f"Waiting without a process: {waiting[0]} let go of it until its batches have ended, "
-        )
-        if _unwatched(runs) is not None:
-            return (
-                f"{text}or there is room or money for the next. The same command goes on with it."
-            )
-        return (
-            f"{text}or there is room or money for the next. `watch` has it go on then; the same "
-            "command does so now."
-        )
-    if remedy is None and any(_state(run) == _WHILE_PLANNING for run in runs):
-        return "Stopped while planning: nothing was sent; start the same command again."
-    return remedy
+    remedies = dict[str, list[str]]()
+    for run in runs:
+        state, text = _state(run), None
+        if state == _STOPPED and not run["cancel_asked"] and run["to_set"] is None:
+            text = _REMEDIES.get(run["result"])
+        elif state == _WHILE_PLANNING:
+            text = "stopped while planning: nothing was sent; start the same command again."
+        if text is not None:
+            remedies.setdefault(text, []).append(run["name"])
+    texts = [f"{', '.join(names)}: {text}" for text, names in remedies.items()]
+    return texts + _without_a_process(runs)
+
+
+def _without_a_process(runs: list[dict[str, Any]]) -> list[str]:
+    """Return a sentence about the runs that wait without a process, if any do."""
+    waiting = [run for run in runs if _state(run) == _WAITING and not run["cancel_asked"]]
+    if not waiting:
+        return []
+    who, it, its = "flow runs", "them", "their"
+    if len(waiting) == 1:
+        who, it, its = waiting[0]["left_by"], "it", "its"
+    text = (
+        f"{', '.join(run['name'] for run in waiting)}: waiting without a process: {who} let go of "
+        f"{it} until {its} batches have ended, or there is room or money for the next."
+    )
+    if _unwatched(runs) is not None:
+        return [f"{text} The same command goes on with {it}."]
+    return [f"{text} `watch` has {it} go on then; the same command does so now."]
 
 
 def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:

@@ -28,6 +28,7 @@ AUTOMATIONS = (
     "crash-lost-runs",
     "carry-on-crashed-runs",
     "start-runs-lost-before-they-began",
+    "tell-that-nobody-watches",
     "pause-at-the-cost-limit",
 )
 

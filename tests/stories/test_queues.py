@@ -13,7 +13,8 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator.openai.rules import LineError
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
 from batchata_tasks.ledger import ChunkState, StopReason, opened_ledger, tables
-from batchata_tasks.operations.watch import NoFlowRuns, Waiters, watch
+from batchata_tasks.operations.flow_runs import NoFlowRuns, Waiters
+from batchata_tasks.operations.watch import watch
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.progress.listener import LineProgress

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from batchata_tasks.flows.automations import registered
+from batchata_tasks.flows.flow_runs import PrefectFlowRuns
+from batchata_tasks.operations.draft.files import automations_text
 from tests.support.commands import batchata, start
 from tests.support.jobs import sent
 from tests.support.table import open_batches
@@ -37,7 +42,7 @@ def dying(*args, **options):
         real(*args, **options)
     os.kill(os.getpid(), 9)
 setattr(module, {name!r}, dying)
-runpy.run_module("prefect.engine", run_name="__main__")
+runpy.run_module({program!r}, run_name="__main__")
 """
 PREFECTS = (  # what Prefect itself logs of a run
     "Running 1 deployment pull step",
@@ -82,7 +87,7 @@ def executed(team: Team, flow_run: str) -> dict[str, Any]:
 
 def killed(team: Team, flow_run: str, module: str, name: str, *, after: bool = False) -> None:
     """Do a flow run in a process that is killed at an instant; nobody tells the server."""
-    script = DYING.format(module=module, name=name, after=after)
+    script = DYING.format(module=module, name=name, after=after, program="prefect.engine")
     env = {**team.env, "PREFECT__FLOW_RUN_ID": flow_run}
     assert start("-c", script, cwd=team.folder, env=env).wait().returncode == -9
 
@@ -270,18 +275,98 @@ def told(team: Team, run: dict[str, Any], last: str) -> list[str]:
     return lines if any(line.startswith(last) for line in lines) else []
 
 
-def test_an_overlapping_run_ends_and_names_the_one_that_waits(
+def test_an_overlapping_run_leaves_all_to_the_one_that_waits(
     team: Team, emulator: Emulator
 ) -> None:
-    """A run that is asked for the same as one that is suspended leaves the waiting to it."""
+    """A run that is asked for the same as one that is suspended names it, and does nothing itself.
+
+    It lands nothing, though a batch has ended, and sends nothing, though there is room for another.
+    """
+    overrides = {"pilot": False, "items_per_batch": 200, "max_parallel_batches": 1}
+    asked = {"spec": WHOLE["spec"], "overrides": overrides}
     with open_batches(emulator):
-        first = executed(team, team.begin(**WHOLE))
-        second = executed(team, team.begin(**WHOLE))
+        first = executed(team, team.begin(**asked))
+        emulator.control.finish(emulator.control.ledger()["anthropic"]["batches"][0]["id"])
+        second = executed(team, team.begin(**asked))
         assert (first["state_name"], second["state_name"]) == ("Suspended", "AlreadyRunning")
+        assert second["state"]["message"].startswith("nothing was sent: flow run ")
         assert first["id"] in second["state"]["message"]
-        assert "waits for the batches of this dataset" in second["state"]["message"]
+        assert sent(emulator) == ROWS // 2
+        assert not list((team.ledger.output / "data").glob("*.parquet"))
     assert watched(team)["resumed"] == [first["id"]]
     assert executed(team, first["id"])["state_name"] == "Completed"
+    assert landed_once(team, emulator)
+
+
+def test_a_run_that_begins_warns_that_nobody_resumes_others(team: Team, emulator: Emulator) -> None:
+    """`watch` was paused after a run was suspended: the next one says so, and lands what was sent.
+
+    Its page, and an event for automations, name the run that waits.
+    """
+    with open_batches(emulator):
+        first = executed(team, team.begin(**WHOLE))
+    until(lambda: events_of_ledger(team, "batchata.watch-awaited"))
+    team.watch_no_more()
+    run = executed(team, team.begin(**WHOLE))
+    assert run["state_name"] == "Completed"
+    warned = f"nobody resumes 1 flow run that is suspended ({first['id']}): `watch` last looked "
+    (line,) = until(lambda: [line for line in lines_of(team, run, 30) if warned in line])
+    (event,) = until(lambda: events_of_ledger(team, "batchata.unwatched"))
+    assert event["payload"] == {"message": line, "waiting": [first["id"]]}
+    assert run["id"] in str(event["related"])
+    assert landed_once(team, emulator)
+    watched(team)
+    assert executed(team, first["id"])["state_name"] == "Completed"
+    assert landed_once(team, emulator)
+
+
+def lines_of(team: Team, run: dict[str, Any], level: int) -> list[str]:
+    wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}, "level": {"ge_": level}}}
+    return [line["message"] for line in team.server.ask("logs/filter", wanted)]
+
+
+def events_of_ledger(team: Team, name: str) -> list[dict[str, Any]]:
+    ((ledger,),) = team.ledger.ask_ledger("SELECT ledger_id FROM meta")
+    resource = f"batchata.ledger.{ledger.lower()}"
+    return [one for one in events(team, name) if one["resource"]["prefect.resource.id"] == resource]
+
+
+def test_an_automation_fires_once_watch_comes_no_more(team: Team) -> None:
+    """As long as runs wait for it: of a ledger for which none does, nobody misses it."""
+    wanted = yaml.safe_load(automations_text())["automations"]
+    (ours,) = [one for one in wanted if one["name"] == "tell-that-nobody-watches"]
+    assert ours["trigger"]["within"] == 600
+    ours["trigger"]["within"] = 10
+    passes = PrefectFlowRuns(repeated=True)
+    with temporary_settings({PREFECT_API_URL: team.server.url}):
+        registered(yaml.safe_dump({"automations": [ours]}), "shorter.yaml")
+        for waiting in (1, 2):
+            for ledger in ("waited-for", "idle"):
+                passes.leave_sign(ledger, (), waiting)
+        passes.leave_sign("idle", (), 0)
+    fired = until(lambda: events(team, "prefect.automation.triggered"), every=1)
+    labels = [event["payload"]["triggering_labels"]["prefect.resource.id"] for event in fired]
+    assert labels == ["batchata.ledger.waited-for"]
+
+
+@pytest.mark.nights
+def test_an_overlapping_run_does_the_whole_if_nobody_watched(
+    team: Team, emulator: Emulator
+) -> None:
+    """Once somebody does, both are suspended, and resumed in turn; each row is paid once."""
+    with open_batches(emulator):
+        first = executed(team, team.begin(**WHOLE))["id"]
+        team.watch_no_more()
+        second = team.begin(**WHOLE)
+        words = ("-m", "prefect", "flow-run", "execute", second)
+        with start(*words, cwd=team.folder, env=team.env) as process:
+            until(lambda: "`watch` last looked" in team.log({"id": second}))
+            team.watch_every_minute()
+            process.wait()
+        assert team.server.get(f"flow_runs/{second}")["state_name"] == "Suspended"
+    for waits in (first, second):
+        assert watched(team)["resumed"] == [waits]
+        assert executed(team, waits)["state_name"] == "Completed"
     assert landed_once(team, emulator)
 
 
@@ -331,6 +416,70 @@ def test_the_page_of_a_cancelled_run_tells_what_became_of_it(
     assert team.states(run)[-1] == "Cancelled"
     assert team.states(run).count("Cancelled") == 1
     assert related_to(team, "batchata.rows-landed", run) == "cancelled"
+
+
+def test_a_run_that_is_cancelled_at_work_tells_what_becomes_of_it(
+    team: Team, emulator: Emulator
+) -> None:
+    """Its log says who cancels its batches, that this was done, and what landed, in that order.
+
+    No step of it has failed, and nothing says that it is running.
+    """
+    emulator.control.progress("seconds", 3600)
+    in_halves = {"pilot": False, "items_per_batch": 200}
+    run = team.begin(spec=WHOLE["spec"], overrides=in_halves, wait="process")
+    words = ("-m", "prefect", "flow-run", "execute", run)
+    with start(*words, cwd=team.folder, env=team.env) as process:
+        until(lambda: team.log({"id": run}).count("at the provider") == 2)
+        set_state(team, run, "CANCELLING")
+        process.wait()
+    assert "Traceback" not in process.stdout + process.stderr
+    assert team.server.get(f"flow_runs/{run}")["state_name"] == "Cancelled"
+    ends = {
+        task["name"].split()[0]: (task["state_name"], task["state"]["message"])
+        for task in team.server.task_runs(run, 7)
+    }
+    assert ends.pop("poll") == (
+        "Cancelled",
+        "The run was cancelled; its log tells what becomes of its batches.",
+    )
+    assert {name for name, _ in ends.values()} == {"Completed"}
+    assert len(watched(team)["cancelled"]) == 1
+    emulator.control.progress("immediate")
+    watched(team)
+    lines = until(lambda: told(team, {"id": run}, "receipt: "), every=0.3)
+    asked = lines.index(
+        "this run is cancelled: `watch` cancels its 2 open batches at the provider at its next "
+        "pass, and lands what ran."
+    )
+    assert lines[asked + 1 : -1] == [
+        "Flow run was cancelled.",
+        "`watch` asked the provider to cancel 2 batches.",
+    ]
+    assert lines[-1].startswith("receipt: cancelled: 400 canceled; cost: $0.00 ")
+
+
+def test_a_pass_that_dies_while_it_tells_of_a_run_is_made_up_for(
+    team: Team, emulator: Emulator
+) -> None:
+    """The next one tells the rest; what is there already, events as well, is there once."""
+    emulator.control.progress("seconds", 3600)
+    run = executed(team, team.begin(**WHOLE))
+    set_state(team, run["id"], "CANCELLING")
+    watched(team)
+    emulator.control.progress("immediate")
+    place = {"module": "batchata_tasks.flows.receipts", "name": "log_anothers", "after": False}
+    script = DYING.format(**place, program="batchata_tasks.cli")
+    died = start("-c", script, "watch", "--once", cwd=team.folder, env=team.env).wait()
+    assert died.returncode == -9, died.stderr
+    for _ in range(2):
+        watched(team)
+    lines = until(lambda: told(team, run, "receipt: cancelled: "))
+    assert sum(line.startswith("receipt: ") for line in lines) == 1
+    keys = [f"{kind}-{team.name}" for kind in ("receipt", "failed", "status")]
+    assert sorted(one["key"] for one in artifacts(team, run, *keys)) == sorted(keys)
+    assert "| Stopped | it was cancelled |" in shown(team, run)["markdown"]["data"]
+    assert related_to(team, "batchata.rows-failed", run) == "cancelled"
 
 
 def test_what_watch_lands_itself_is_an_event_of_the_run_that_sent_it(

@@ -12,10 +12,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import VariableUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from batchata_tasks.flows.watch_sign import leave_sign
@@ -167,6 +170,18 @@ class Team:
             temporary_settings({PREFECT_API_URL: self.server.url}),
         ):
             leave_sign(ledger.id, ())
+
+    def watch_no_more(self) -> None:
+        """Let the sign of `watch` be an hour old."""
+        ((ledger,),) = self.ledger.ask_ledger("SELECT ledger_id FROM meta")
+        looked_at = datetime.now(UTC) - timedelta(hours=1)
+        value = {"looked_at": looked_at.isoformat(), "cannot_see_runs": []}
+        with (
+            temporary_settings({PREFECT_API_URL: self.server.url}),
+            get_client(sync_client=True) as client,
+        ):
+            name = f"batchata_watch_{ledger.lower()}"
+            client.update_variable(VariableUpdate(name=name, value=value))
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of `enrich` that have begun, the oldest first."""

@@ -16,7 +16,8 @@ from batchata_tasks.common.money import pico_from_usd, usd
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
 from batchata_tasks.ledger import ChunkState, StopReason
-from batchata_tasks.operations.watch import NoFlowRuns, Waiters, WatchReport, watch
+from batchata_tasks.operations.flow_runs import NoFlowRuns, Waiters
+from batchata_tasks.operations.watch import WatchReport, watch
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.progress.listener import LineProgress
@@ -62,7 +63,7 @@ class FlowRuns(NoFlowRuns):
         self.under_way.add(flow_run_id)
         return True
 
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str], waiting: int) -> None:
         assert ledger_id
         self.unseen = set(unseen)
 

@@ -20,7 +20,7 @@ from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.pricing.lookup import published_rates
-from batchata_tasks.reports.status import runs_remedy
+from batchata_tasks.reports.status import runs_remedies
 from batchata_tasks.types.answer import Usage
 from tests.support.books import run_with, stopping_at
 from tests.support.operations import reconcile, runs_overview
@@ -208,7 +208,7 @@ def test_status_tells_stopped_from_running(table: Table) -> None:
             ),
         )
     assert [run["running"] for run in seen] == [True]
-    assert runs_remedy(seen) is None
+    assert runs_remedies(seen) == []
     (run,) = runs_overview(table.spec())
     assert (run["running"], run["result"]) == (False, None)
     assert Decimal(run["in_flight_usd"]) > 0
@@ -217,7 +217,7 @@ def test_status_tells_stopped_from_running(table: Table) -> None:
     assert "start the same command again" in text
     assert money(costs()["total"], "in_flight") == [Decimal(run["in_flight_usd"])]
     table.run()
-    assert runs_remedy(runs_overview(None)) is None
+    assert runs_remedies(runs_overview(None)) == []
 
 
 def test_status_of_a_deleted_dataset(table: Table) -> None:

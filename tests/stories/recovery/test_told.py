@@ -294,7 +294,7 @@ def test_a_cancel_that_is_not_done_is_told(table: Table, monkeypatch: pytest.Mon
     assert (run["cancel_asked"], variable in run["to_set"]) == (False, True)
     assert "a cancel was asked for" not in shown
     assert f"table: its open batches are not to be seen now: {run['to_set']}." in shown
-    assert "Stopped: start the same command again" not in shown
+    assert "start the same command again: it carries on" not in shown
     assert variable in " ".join(preview(table.spec()).in_the_way)
     with pytest.raises(OtherAccountError):
         cancel(table.spec())
@@ -307,7 +307,7 @@ def test_a_cancel_that_is_not_done_is_told(table: Table, monkeypatch: pytest.Mon
         "`watch`, or the next `batchata cancel` or `batchata run` of the spec, carries it out",
     ):
         assert text in shown
-    assert "Stopped: start the same command again" not in shown
+    assert "start the same command again: it carries on" not in shown
     planned = preview(table.spec())
     assert planned.to_json()["cancel_asked"]
     assert "`run` carries it out first" in dict(planned.lines())["First"]

@@ -68,13 +68,13 @@ def named(server: Server, name: str) -> Automation:
 def test_automations_are_registered_once(server: Server) -> None:
     """A second time changes what the text changes, and leaves off what a person switched off."""
     text = automations_text()
-    assert len(registered(text, "x.yaml")) == len(server.there) == 4
+    assert len(registered(text, "x.yaml")) == len(server.there) == 5
     paused = named(server, "carry-on-crashed-runs")
     server.there[paused.id] = paused.model_copy(update={"enabled": False})
     server.create_automation(cast("AutomationCore", named(server, "crash-lost-runs")))  # a double
     before = named(server, "pause-at-the-cost-limit").id
     registered(text.replace("stopped at its cost limit", "spent its money"), "x.yaml")
-    assert len(server.there) == 4
+    assert len(server.there) == 5
     assert named(server, "carry-on-crashed-runs").enabled is False
     limit = named(server, "pause-at-the-cost-limit")
     assert (limit.id, limit.enabled) == (before, True)
@@ -143,8 +143,8 @@ def test_by_hand_the_shipped_ones_are_registered(
 ) -> None:
     """Without a file, so that an installed wheel is enough; their names are printed."""
     main([])
-    assert len(server.there) == 4
-    assert capsys.readouterr().out.startswith("4 automations: crash-lost-runs, ")
+    assert len(server.there) == 5
+    assert capsys.readouterr().out.startswith("5 automations: crash-lost-runs, ")
 
 
 def test_a_server_that_is_down_is_one_sentence() -> None:

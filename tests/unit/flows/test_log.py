@@ -10,20 +10,23 @@ from batchata_tasks.flows.log import _is_news
 
 
 @pytest.mark.parametrize(
-    ("level", "message", "flow", "stays"),
+    ("whose", "message", "flow", "stays"),
     [
-        (logging.INFO, "Finished in state Completed()", "enrich", False),
-        (logging.INFO, "Finished in state Cached(type=COMPLETED)", "enrich", False),
-        (logging.INFO, "Finished in state Completed()", "mine", True),
-        (logging.ERROR, "Finished in state Failed('no')", "enrich", True),
-        (logging.INFO, "batch 1 (4 rows): landed", "enrich", True),
+        ("task", "Finished in state Completed()", "enrich", False),
+        ("task", "Finished in state Cached(type=COMPLETED)", "enrich", False),
+        ("task", "Finished in state Cancelled('The run was cancelled')", "enrich", False),
+        ("task", "Finished in state Completed()", "mine", True),
+        ("task", "Finished in state Failed('no')", "enrich", True),
+        ("task", "batch 1 (4 rows): landed", "enrich", True),
+        ("flow", "Finished in state Running()", "enrich", False),
+        ("flow", "Finished in state Running()", "mine", True),
+        ("flow", "Finished in state Completed('4 succeeded')", "enrich", True),
     ],
-    ids=["completed", "cached", "of somebody's own flow", "failed", "ours"],
 )
-def test_only_steps_that_went_well_are_left_out(
-    level: int, message: str, flow: str, stays: bool
+def test_only_what_is_no_news_is_left_out(
+    whose: str, message: str, flow: str, *, stays: bool
 ) -> None:
-    """Failures stay, and so does all that other flows log in the same process."""
-    record = logging.LogRecord("prefect.task_runs", level, "", 1, message, (), None)
+    """Failures and ends of runs stay, and so does all that other flows log in the same process."""
+    record = logging.LogRecord(f"prefect.{whose}_runs", logging.INFO, "", 1, message, (), None)
     record.flow_name = flow
     assert _is_news(record) is stays

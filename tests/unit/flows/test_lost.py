@@ -17,7 +17,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.events import Event, Resource
 
 from batchata_tasks.flows.lost import end_lost_passes, ended_before, take_up_lost, taken_up
-from batchata_tasks.operations.watch import Fate
+from batchata_tasks.operations.flow_runs import Fate
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -204,11 +204,16 @@ def test_what_a_person_cancelled_is_not_started_again(
     assert server.states == states
 
 
-def test_a_run_that_is_lost_before_it_runs_is_not_started_for_ever() -> None:
-    """Starts that came to nothing count in no run, but in the states that it went through."""
-    server = Server(again=3)
-    assert taken_up(client(server), flow_run(StateType.PENDING, run_count=0)) is Fate.LEFT
-    assert server.states == ["Failed"]
+@pytest.mark.parametrize("kind", [StateType.PENDING, StateType.CRASHED])
+def test_a_run_that_is_lost_before_it_runs_is_not_started_for_ever(kind: StateType) -> None:
+    """Starts that came to nothing count in no run, but in the states that it went through.
+
+    It is started again at all: the automation leaves one that crashed so to `watch`.
+    """
+    for again, fate, state in ((2, Fate.STARTED, "AwaitingRetry"), (3, Fate.LEFT, "Failed")):
+        server = Server(again=again)
+        assert taken_up(client(server), flow_run(kind, run_count=0)) is fate
+        assert server.states == [state]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_sign_counts_for_its_own_ledger_and_for_ten_minutes() -> None:
     """Runs are suspended if scheduled passes look at their own ledger, and did so lately."""
     assert "no scheduled pass of `watch` has looked" in str(why_unwatched(LEDGER, ()))
     for _ in range(2):
-        PrefectFlowRuns(repeated=True).leave_sign(LEDGER, ())
+        PrefectFlowRuns(repeated=True).leave_sign(LEDGER, (), 0)
         assert why_unwatched(LEDGER, ["a run"]) is None
     assert why_unwatched("a0" * 20, ()) is not None
     for minutes, told in ((-11, "`watch` last looked 11 min ago"), (11, "no scheduled pass")):

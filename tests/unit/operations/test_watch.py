@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
 from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.operations.cancel import request_cancel
-from batchata_tasks.operations.watch import Fate, FlowRuns, NoFlowRuns, Waiters, WatchReport, watch
+from batchata_tasks.operations.flow_runs import Fate, FlowRuns, NoFlowRuns, Waiters
+from batchata_tasks.operations.watch import WatchReport, watch
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import PlanSummary
@@ -37,6 +39,7 @@ class Suspended:
     """Flow runs of which one waits for each run, until it is resumed."""
 
     kind: str = "suspended"
+    is_there: bool = True
     repeated: bool = True
     resumed: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
@@ -45,10 +48,12 @@ class Suspended:
     can_resume: bool = True
     others: list[str] = field(default_factory=list[str])  # runs that the ledger may not know
     unseen: set[str] | None = None  # as the sign says it
+    waiting: int | None = None  # likewise
     shown: list[tuple[str, Snapshot]] = field(default_factory=list[tuple[str, "Snapshot"]])
     told: list[tuple[str | None, Receipt]] = field(
         default_factory=list[tuple[str | None, "Receipt"]]
     )
+    logged: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def waiters(self, ledger_id: str, runs: Iterable[str]) -> Mapping[str, Waiters]:
         assert ledger_id
@@ -63,9 +68,9 @@ class Suspended:
         self.lost.append(work)
         return self.fate
 
-    def leave_sign(self, ledger_id: str, unseen: Iterable[str]) -> None:
+    def leave_sign(self, ledger_id: str, unseen: Iterable[str], waiting: int) -> None:
         assert ledger_id
-        self.unseen = set(unseen)
+        self.unseen, self.waiting = set(unseen), waiting
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         assert name == "table"
@@ -75,6 +80,9 @@ class Suspended:
         assert key == ["id"]
         assert ended is (receipt.result == "cancelled")
         self.told.append((work, receipt))
+
+    def log(self, work: str, text: str) -> None:
+        self.logged.append((work, text))
 
     def take_up_lost(self, at_work: Collection[str]) -> list[str]:
         assert set(self.lost).isdisjoint(at_work)
@@ -98,14 +106,20 @@ class Cancelled(NoFlowRuns):
 class Told(NoFlowRuns):
     """Notes what is told of runs, and on whose pages."""
 
+    is_there = True
+
     def __init__(self) -> None:
         self.told = list[tuple[str | None, "Receipt"]]()
+        self.logged = list[tuple[str, str]]()
         self.shown = list[tuple[str, "Snapshot"]]()
 
     def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
         assert key == ["id"]
         assert ended is (receipt.result == "cancelled")
         self.told.append((work, receipt))
+
+    def log(self, work: str, text: str) -> None:
+        self.logged.append((work, text))
 
     def show(self, work: str, name: str, snapshot: Snapshot) -> None:
         assert name == "table"
@@ -152,6 +166,17 @@ def test_an_idle_minute_asks_nobody(emulator: Emulator, monkeypatch: pytest.Monk
         monkeypatch.delenv(name)
     assert passed() == WatchReport()
     assert passed().in_words() == "no batch is open"
+
+
+def test_a_sign_tells_how_many_still_wait(table: Table) -> None:
+    """Of two flow runs that wait for a run, the one that was resumed does not wait any more."""
+    waiting = Suspended()
+    with open_batches(table.emulator):
+        let_go(table.spec())
+        passed(waiting)
+        assert waiting.waiting == 2
+    passed(waiting)
+    assert (len(waiting.resumed), waiting.waiting) == (1, 1)
 
 
 def test_ended_batches_wait_for_the_others(table: Table) -> None:
@@ -266,11 +291,43 @@ def test_the_end_of_what_was_cancelled_is_told(table: Table) -> None:
         )
     for _ in range(2):
         passed(cancelled)
+    text = "`watch` asked the provider to cancel 2 batches."
+    assert cancelled.logged == [(f"flow run of {run_id}", text)]
     ((work, receipt),) = cancelled.told
     assert (work, receipt.result) == (f"flow run of {run_id}", "cancelled")
     assert sum(receipt.outcomes.values()) == 9
     assert not receipt.continued
     assert cancelled.shown[-1][1].landed == 9
+
+
+@pytest.mark.parametrize("failure", [TransientError("the server is busy"), KeyboardInterrupt()])
+def test_what_could_not_be_told_is_told_by_the_next_pass(
+    table: Table, failure: BaseException
+) -> None:
+    """The server did not take the end of a run, or the pass was killed at that moment."""
+
+    class Failing(Suspended):
+        def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
+            del work, receipt, key, ended
+            raise failure
+
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec())
+        passed(Suspended("cancelled"))
+    with suppress(KeyboardInterrupt):
+        assert "the server is busy" in str(passed(Failing("cancelled")).notes)
+    with opened_ledger(Settings().ledger_url) as ledger:
+        assert ledger.run(run_id).state == RunPhase.CLOSED
+    with suppress(KeyboardInterrupt):
+        assert "the server is busy" in str(passed(Failing()).notes)
+    passed()  # a pass without a server has nobody to tell
+    later = Suspended()
+    for _ in range(2):
+        passed(later)
+    ((work, receipt),) = later.told
+    assert (work, receipt.result) == (f"flow run of {run_id}", "cancelled")
+    assert sum(receipt.outcomes.values()) == 9
+    assert [(work, shown.landed) for work, shown in later.shown] == [(f"flow run of {run_id}", 9)]
 
 
 def test_the_end_is_told_on_the_page_of_the_run_that_let_go_last(table: Table) -> None:
@@ -484,6 +541,19 @@ def test_a_cancel_that_a_process_could_not_tell_is_seen_to(table: Table) -> None
         assert passed(Cancelled("flow run 1"), gathered=0).landed == [run_id]
         assert passed(Cancelled("flow run 2")).cancelled == [run_id]
         assert sent(table.emulator) == 9
+
+
+def test_who_is_cancelled_stops_no_run_of_others(table: Table) -> None:
+    """It may have waited for the dataset, and another flow run let go of it at that moment."""
+    spec = table.spec()
+    with open_batches(table.emulator):
+        run_id = let_go(spec, "flow run 1")
+        assert request_cancel(spec, Settings(), "flow run 2") is None
+        assert passed().cancelled == []
+        asked = request_cancel(spec, Settings(), "flow run 1")
+        assert asked is not None
+        assert (asked.run_id, asked.batches) == (run_id, 1)
+        assert passed().cancelled == [run_id]
 
 
 def test_who_went_on_with_a_cancelled_run_is_left_alone(table: Table) -> None:

@@ -13,7 +13,7 @@ from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.progress.listener import LineProgress
-from batchata_tasks.reports.status import runs_remedy
+from batchata_tasks.reports.status import runs_remedies
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
 from tests.support.operations import preview, reconcile, runs_overview
 from tests.support.table import Table
@@ -91,7 +91,7 @@ def test_too_many_rows_without_an_answer(table: Table) -> None:
     assert ahead.pilot_failed
     assert "until the spec or its pilot is changed" in dict(ahead.lines())["First"]
     (run,) = runs_overview(table.spec(pilot=STRICT))
-    assert (run["result"], runs_remedy([run])) == ("pilot_failed", None)
+    assert (run["result"], runs_remedies([run])) == ("pilot_failed", [])
     assert not preview(table.spec(pilot={**STRICT, "max_invalid_share": 0.5})).pilot_failed
     table.emulator.control.clear_faults()
     receipt = table.run(pilot={**STRICT, "max_invalid_share": 0.5})

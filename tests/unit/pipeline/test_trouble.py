@@ -17,7 +17,7 @@ from batchata_tasks.ledger import ChunkState, Ledger, RunPhase
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.pipeline.trouble import frequent_errors
 from batchata_tasks.planning.summary import Options
-from batchata_tasks.reports.status import runs_in_the_way, runs_remedy
+from batchata_tasks.reports.status import runs_in_the_way, runs_remedies
 from tests.support.books import check_money, money, opened, run_with, stopping_at
 from tests.support.operations import cancel, preview, runs_overview
 from tests.support.table import APIS, MODELS, Table
@@ -314,7 +314,7 @@ def test_plan_and_status_say_what_to_do_first(claude: Table) -> None:
     ahead = preview(claude.spec())
     assert (ahead.stopped, ahead.to_json()["stopped"]) == ("no_usable_answer", "no_usable_answer")
     assert "sends nothing until the spec is changed" in dict(ahead.lines())["First"]
-    assert "--retry-failed" in (runs_remedy(runs_overview(claude.spec())) or "")
+    assert "--retry-failed" in runs_remedies(runs_overview(claude.spec()))[0]
     assert preview(claude.spec(prompt="Say {{ text }}")).stopped is None
 
 
@@ -609,7 +609,7 @@ def test_plan_and_status_tell_of_the_account(claude: Table) -> None:
     empty_account(claude)
     claude.run()
     assert preview(claude.spec()).stopped is None
-    assert "mend the account" in (runs_remedy(runs_overview(claude.spec())) or "")
+    assert "mend the account" in runs_remedies(runs_overview(claude.spec()))[0]
     (told_of,) = runs_in_the_way(runs_overview(claude.spec()))
     assert CREDIT.rstrip(".") in told_of
     assert "whose attempts are not used up" in told_of
@@ -634,7 +634,7 @@ def test_status_tells_the_error_that_ended_the_last_start(
     assert CREDIT in told_of
     assert told_of.isprintable()
     assert "0123456789" not in told_of
-    assert (runs_remedy([run]) or "").startswith("Stopped: ")
+    assert runs_remedies([run])[0].startswith("table: stopped; ")
     assert claude.run().exit_code == 0
     assert runs_in_the_way(runs_overview(None)) == []
 

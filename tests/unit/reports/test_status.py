@@ -14,13 +14,15 @@ from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
 from batchata_tasks.ledger import opened_ledger
+from batchata_tasks.operations.cancel import request_cancel
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.progress.listener import silent
 from batchata_tasks.reports.follow import follow
-from batchata_tasks.reports.status import runs_in_the_way, runs_remedy, runs_table
+from batchata_tasks.reports.status import runs_in_the_way, runs_remedies, runs_table
 from tests.support.books import opened, run_with
+from tests.support.commands import batchata
 from tests.support.operations import runs_overview
 from tests.support.table import Table, open_batches
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.execution.run_ref import RunRef
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_a_run_that_was_refused_says_so(table: Table) -> None:
     with pytest.raises(SourceError, match="same key"):
         table.run()
     (run,) = runs = runs_overview(table.spec())
-    assert (run["state"], run["result"], runs_remedy(runs)) == ("closed", "refused", None)
+    assert (run["state"], run["result"], runs_remedies(runs)) == ("closed", "refused", [])
     assert states(table)[0].startswith("refused, nothing was sent")
     (text,) = runs_in_the_way(runs)
     assert "same key" in text
@@ -75,8 +78,8 @@ def test_a_run_that_waits_without_a_process_says_so(table: Table) -> None:
         with opened_ledger(Settings().ledger_url) as ledger:
             ledger.note_watched()
         runs = runs_overview(spec)
-        remedy = str(runs_remedy(runs))
-        assert remedy.startswith("Waiting without a process: flow run 7 let go of it")
+        (remedy,) = runs_remedies(runs)
+        assert remedy.startswith("table: waiting without a process: flow run 7 let go of it")
         assert "`watch` has it go on then" in remedy
         assert runs_in_the_way(runs) == []
         following = threading.Thread(target=follow, args=(spec, Settings(), silent()))
@@ -112,7 +115,7 @@ def test_that_nobody_resumes_what_waits_is_told(
         runs = runs_overview(spec)
     said = runs_in_the_way(runs)
     assert said == [] if told is None else said[-1].startswith(told)
-    assert ("`watch` has it go on" in str(runs_remedy(runs))) is (told is None)
+    assert ("`watch` has it go on" in str(runs_remedies(runs))) is (told is None)
     table.run()
     assert runs_in_the_way(runs_overview(spec)) == []
 
@@ -141,13 +144,57 @@ def test_a_run_that_died_while_it_planned(table: Table) -> None:
         run_with(table, Steps(plan=killed))
     runs = runs_overview(table.spec())
     assert states(table)[0].startswith("stopped while planning")
-    assert runs_remedy(runs) == (
-        "Stopped while planning: nothing was sent; start the same command again."
-    )
+    assert runs_remedies(runs) == [
+        "table: stopped while planning: nothing was sent; start the same command again."
+    ]
     table.run()
     assert states(table)[1].startswith("stopped while planning")
     with opened() as ledger:
         assert ledger.run(runs[0]["run_id"]).result == "abandoned"
+
+
+def test_each_sentence_about_all_runs_says_which_it_is_about(table: Table) -> None:
+    """Of runs that stopped, wait, or are to be cancelled, each is named by its spec."""
+
+    def killed(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        raise KeyboardInterrupt(ref, chunk_id)
+
+    def spec(name: str) -> EnrichmentSpec:
+        return table.spec(name=name, output=str(table.folder / name))
+
+    for name in ("first", "second"):
+        with pytest.raises(KeyboardInterrupt):
+            run_prepared(prepare_run(spec(name), Settings()), steps=Steps(submit=killed))
+    with open_batches(table.emulator):
+        for name in ("third", "fourth", "fifth"):
+            ready = prepare_run(spec(name), Settings())
+            with pytest.raises(SuspendedRunError):
+                run_prepared(ready, run=f"flow run of {name}", letting_go=LettingGo(0))
+        request_cancel(spec("third"), Settings())
+        with opened() as ledger:
+            ledger.note_watched()
+        runs = runs_overview(None)
+    stopped, waiting = runs_remedies(runs)
+    assert stopped.startswith("second, first: stopped; start the same command again: it carries on")
+    assert waiting.startswith("fifth, fourth: waiting without a process: flow runs let go of them ")
+    assert waiting.endswith(" `watch` has them go on then; the same command does so now.")
+    (text,) = runs_in_the_way(runs)
+    assert text.startswith("third: a cancel was asked for")
+
+
+def test_it_says_that_there_are_more_runs(table: Table) -> None:
+    """Ten are shown, unless more are asked for; if that is all of them, nothing is said."""
+    for number in range(12):
+        table.run(name=f"n{number}", output=str(table.folder / f"n{number}"))
+    told = batchata("status", cwd=table.folder).stdout
+    assert told.count("succeeded") == 20
+    assert "10 of 12 runs, the newest first: `--runs 12` shows all." in told
+    all_of_them = batchata("status", "--runs", "12", cwd=table.folder).stdout
+    assert all_of_them.count("succeeded") == 24
+    assert "of 12 runs" not in all_of_them
+    of_one = batchata("status", str(table.folder / "n3"), cwd=table.folder).stdout
+    assert of_one.count("succeeded") == 2
+    assert "runs, the newest" not in of_one
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
