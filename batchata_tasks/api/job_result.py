@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 
@@ -15,6 +15,8 @@ from batchata_tasks.common.html import pairs_html, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from batchata_tasks.citations.citation import Citation
 
 _SHOWN = 200  # characters of an answer in a repr
 
@@ -26,10 +28,11 @@ class JobResult:
     `response` is the raw text of the answer, empty without one. `parsed_response` is the answer in
     the job's response model, a dict if that is JSON Schema. `citations` are the passages of its
     document on which the answer rests, as in the column `_citations`; None if the job did not ask
-    for them. Tokens and `cost_usd` (US dollars) count all attempts; `cost_usd` is nan without a
-    known price, and while the job is held: nobody knows yet what it costs. `error` is None if the
-    job succeeded. `outcome` is how it ended, as in the column `_status`, and `batch_id` the
-    provider's id of the batch that answered it last; both are None if it has not ended.
+    for them. `citation_mappings` are those of fields, by their paths, such as `items[0].price`.
+    Tokens and `cost_usd` (US dollars) count all attempts; `cost_usd` is nan without a known price,
+    and while the job is held: nobody knows yet what it costs. `error` is None if the job succeeded.
+    `outcome` is how it ended, as in the column `_status`, and `batch_id` the provider's id of the
+    batch that answered it last; both are None if it has not ended.
     """
 
     job_id: str
@@ -68,6 +71,15 @@ class JobResult:
     is_success = SuccessOf()
 
     @property
+    def citation_mappings(self) -> dict[str, list[Citation]]:
+        """The citations of fields, by the path of the field, in the order of the answer."""
+        by_field: dict[str, list[Citation]] = {}
+        for one in self.citations or []:
+            if one.get("field") is not None:
+                by_field.setdefault(one["field"], []).append(cast("Citation", one))
+        return by_field
+
+    @property
     def raw_response(self) -> str:
         """`response`, by the name that it has in other libraries."""
         return self.response
@@ -83,12 +95,14 @@ class JobResult:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         if isinstance(parsed, BaseModel):
             values["parsed_response"] = parsed.model_dump(mode="json")
+        values["citation_mappings"] = self.citation_mappings
         return values | {"cost_usd": None if math.isnan(self.cost_usd) else self.cost_usd}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> JobResult:
         """Return a result from what `to_dict` gave; its parsed answer is a dict."""
-        values: dict[str, Any] = dict(data)
+        # what speaks for which field follows from the citations
+        values = {name: value for name, value in data.items() if name != "citation_mappings"}
         if values.get("cost_usd") is None:
             values["cost_usd"] = float("nan")
         return cls(**values)

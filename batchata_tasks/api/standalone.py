@@ -24,6 +24,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.dataset.columns import CITATION_NAMES
 from batchata_tasks.execution.judged import judge, with_answer
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.planning.estimate import guessed
@@ -213,7 +214,7 @@ class _Prices:
         outcome, error, parsed = judge(answer, read)
         if outcome is not Outcome.SUCCEEDED:
             error = error or outcome.value
-        citations = [{"field": None, **citation} for citation in answer.citations]
+        citations = [dict.fromkeys(CITATION_NAMES) | citation for citation in answer.citations]
         priced = self._priced(answer, job)
         cited = bool(citations) or (job is not None and job.cited)
         return JobResult(

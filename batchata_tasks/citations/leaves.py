@@ -39,6 +39,7 @@ class Leaf:
     sought: Sought | None
     item: str | None
     column: str
+    value: object
 
     @property
     def powers(self) -> frozenset[int]:
@@ -80,7 +81,7 @@ def _leaf(value: object, branch: _Branch) -> Leaf:
     names = tuple(name_of(spelling, branch.parents) for spelling in branch.spellings)
     head, bracket, _ = branch.path.rpartition("]")
     item = head + bracket if bracket else None
-    return Leaf(branch.path, names, sought(value), item, without_indices(branch.path))
+    return Leaf(branch.path, names, sought(value), item, without_indices(branch.path), value)
 
 
 def _below(value: object, branch: _Branch, children: _Children) -> list[tuple[Any, _Branch]]:

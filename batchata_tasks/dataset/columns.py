@@ -34,8 +34,12 @@ CITATION = pa.struct(
         pa.field("page_end", pa.int32()),
         pa.field("char_start", pa.int64()),
         pa.field("char_end", pa.int64()),
+        pa.field("grade", pa.string()),
+        pa.field("verified", pa.bool_()),
+        pa.field("reason", pa.string()),
     ]
 )
+CITATION_NAMES = [field.name for field in CITATION]
 COST = pa.decimal128(20, 12)  # US dollars, exact to the picodollar
 UNKNOWN_COST = np.iinfo(np.int64).min
 _PICODOLLAR = pa.scalar(Decimal("1e-12"), pa.decimal128(12, 12))

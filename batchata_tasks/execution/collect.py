@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from batchata_tasks.execution.earlier import RetiredValues
+    from batchata_tasks.execution.quoted import QuotedFields
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.schema.answers import AnswerSchemas
+    from batchata_tasks.schema.response import ResponseSchema
 
 _BLOCK = 4096
 _NOTHING = Usage()
@@ -86,9 +88,11 @@ class Collector:
         retired: RetiredValues | None = None,
         reread: Iterable[str] = (),
         *,
+        quoted: QuotedFields | None = None,
         leaves: bool = False,
     ) -> None:
         self._chunk = chunk
+        self._quoted = quoted  # what finds the passages that fields rest on
         self._reread = set(reread)  # parts of models that read these rows' answers anew
         self._earlier = earlier  # what the row at a position had answered before
         self._leaves = leaves  # whether rows stay as they were if what they ask did not run
@@ -231,6 +235,8 @@ class Collector:
             self.left[position] = f"{outcome.value} {error or ''}"
             return None
         said = {"_citations": list(answer.citations) or None, "_response": answer.text}
+        if outcome is Outcome.SUCCEEDED and response is not None and response.quoted:
+            said["_citations"] = self._passages(sent["_custom_id"], response, answer)
         if before and attempts:
             if (kept := self._kept(before, sent)) is not None:
                 self.report.kept[sent["_custom_id"]] = outcome, error
@@ -254,6 +260,14 @@ class Collector:
             "_run_id": self._chunk.run_id,
             "_enriched_at": landed_at,
         }
+
+    def _passages(
+        self, name: str, response: ResponseSchema, answer: Answer
+    ) -> list[dict[str, Any]] | None:
+        """Return the passages that the fields of an answer rest on."""
+        if self._quoted is None or answer.text is None:
+            return None
+        return self._quoted(name, response, answer.text) or None
 
     def _spent(self, sent: dict[str, Any], cost: int | None, usage: Usage) -> dict[str, Any]:
         """Return what all attempts at a row used and cost, the last one included."""

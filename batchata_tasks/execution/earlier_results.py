@@ -14,6 +14,7 @@ from batchata_tasks.dataset.packs import is_kept, kept_json
 from batchata_tasks.execution.download import downloaded
 from batchata_tasks.execution.judged import judge, with_answer
 from batchata_tasks.execution.look import look_once
+from batchata_tasks.execution.quoted import QuotedFields
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.types.ids import custom_id
@@ -69,9 +70,12 @@ class EarlierResults:
         context = restored_context(run.held, run.ledger.run(chunk.run_id)).for_chunk(chunk)
         _, paths = downloaded(context, chunk, look_once(context, chunk.batch_id))
         landed_at = (kept_json(folder.commit(chunk.id)) or {}).get("enriched_at_us", 0)
+        passages = QuotedFields(context, chunk)
         for answer in chain.from_iterable(map(context.provider.answers, paths)):
             position = self._open.get(names.get(answer.custom_id, ""))
-            said = None if position is None else self._usable(self._rows[position], answer)
+            said = (
+                None if position is None else self._usable(self._rows[position], answer, passages)
+            )
             if position is not None and said is not None:
                 del self._open[names[answer.custom_id]]
                 yield position, {**said, "_enriched_at": landed_at}
@@ -85,7 +89,9 @@ class EarlierResults:
         ids = chain.from_iterable(batch.column("_row_id").to_pylist() for batch in batches)
         return [row_id for row_id in ids if row_id in self._open]
 
-    def _usable(self, row: dict[str, Any], answer: Answer) -> dict[str, Any] | None:
+    def _usable(
+        self, row: dict[str, Any], answer: Answer, passages: QuotedFields
+    ) -> dict[str, Any] | None:
         """Return what an answer said; None if it is of no use to its row."""
         model = self._context.run.answers.of(row["_schema"])
         read = None if model is None else model.parse
@@ -93,11 +99,14 @@ class EarlierResults:
         outcome, _, _ = judge(answer, read)
         if outcome is not Outcome.SUCCEEDED:
             return None
+        citations = list(answer.citations)
+        if model is not None and model.quoted and answer.text is not None:
+            citations = passages(answer.custom_id, model, answer.text)
         return {
             "_status": outcome.value,
             "_fingerprint": row["_fingerprint"],
             "_response": answer.text,
-            "_citations": list(answer.citations) or None,
+            "_citations": citations or None,
         }
 
 

@@ -30,6 +30,7 @@ from batchata_tasks.execution.contexts import require_code
 from batchata_tasks.execution.earlier import EarlierAnswers, RetiredValues
 from batchata_tasks.execution.earlier_results import EarlierResults
 from batchata_tasks.execution.forgotten import forgotten_names
+from batchata_tasks.execution.quoted import QuotedFields
 from batchata_tasks.execution.reread import (
     INVALID,
     NAMED,
@@ -131,6 +132,7 @@ class ChunkPart:
             earlier,
             RetiredValues(self.dataset, self.manifest, own, own_columns.retired),
             reread=(reading.part for reading in self._readings),
+            quoted=QuotedFields(context, chunk),
             # if it landed before, its manifest says which rows stayed; and a job whose request did
             # not run says so: nobody asked for its older answer
             leaves=not commit and not isinstance(spec, JobsSpec),

@@ -170,6 +170,6 @@ class JobBuilder:
             len(body[route.provider.turns_param]),
             structured=terms.schema is not None,
             schema=None if self._common else terms.digest,
-            attached=0 if document is None else route.attach(document),
+            attached=0 if document is None else route.attach(document.beside(terms.schema)),
         )
         return BuiltRequest(orjson.dumps(body), shape, place)

@@ -215,6 +215,7 @@ class RequestBuilder:
             raise SourceError(message) from error
         if not attached:
             return BuiltRequest(self._body(texts, where), self._shape)
+        attached = [document.beside(self._schema) for document in attached]
         most = sum(self.routes[0].attach(document) for document in attached)
         shape = replace(self._shape, attached=most)
         textless = sum(document.textless for document in attached)

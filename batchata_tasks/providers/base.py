@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers.credentials import Credentials
     from batchata_tasks.providers.emulated import Answering
     from batchata_tasks.types.answer import Answer
+    from batchata_tasks.types.document import Document
     from batchata_tasks.types.outcome import Outcome
     from batchata_tasks.types.request import Request
 
@@ -191,6 +192,14 @@ class Adapter(Checks, ABC):
     @abstractmethod
     def body(self, request: Request) -> dict[str, Any]:
         """Return the body of a request, built anew each time."""
+
+    def document_of(self, part: Mapping[str, Any]) -> Document | None:
+        """Return the document that a part of a turn is, in a body that `body` made.
+
+        None if it is none, or if requests take none. A text may be taken for one.
+        """
+        del part
+        return None
 
     def cap_in(self, body: Mapping[str, Any]) -> str:
         """Return the name of the cap in a body, which an earlier process may have built."""

@@ -137,15 +137,10 @@ class Checks:
         problem = None
         if not cls.document_bytes:
             problem = f"file: the {cls.name} API takes no documents; put the text into the prompt."
-        elif cited and not cls.cites:
+        elif cited and not structured and not cls.cites:
             problem = (
-                f"enable_citations: the {cls.name} API cites no documents; remove it, or use a "
-                "Claude model."
-            )
-        elif cited and structured:
-            problem = (
-                "enable_citations: an answer with citations cannot have a response_model; remove "
-                "one of them."
+                f"enable_citations: the {cls.name} API cites no documents; ask for fields, by a "
+                "response model, whose passages the answer can quote, or use a Claude model."
             )
         if problem is not None:
             raise SpecError(problem)

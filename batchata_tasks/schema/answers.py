@@ -48,6 +48,8 @@ class AnswerSchemas:
         schema = self.of(digest)
         if schema is None:
             return lambda text: (text,)
+        if schema.quoted:
+            return lambda _text: None
         if schema is self.common:
             return schema.columns
         if self.common is None:

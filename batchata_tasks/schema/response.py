@@ -37,6 +37,7 @@ from batchata_tasks.schema.model_code import code_digest
 from batchata_tasks.schema.moments import first_number, has_moments
 from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, in_order, model_of
 from batchata_tasks.schema.plain_values import NotPlainError, plain_check
+from batchata_tasks.schema.quotes import QUOTED, fields_text, quotes_in, quoting
 from batchata_tasks.schema.reader import NO_SCHEMA, read_root
 
 if TYPE_CHECKING:
@@ -45,24 +46,35 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core.core_schema import DecimalSchema
 
+    from batchata_tasks.schema.quotes import Quote
+
 _INT64 = 2**63
 
 
 class ResponseSchema:
     """The response model of a spec: wire schema, columns and validator.
 
-    Of a class, the fields' own names are used everywhere, never their aliases.
+    Of a class, the fields' own names are used everywhere, never their aliases. `quoted` answers say
+    beside their fields which passages of documents these rest on.
     """
 
     def __init__(
-        self, name: str, label: str, root: Node, model: type[BaseModel], *, built: bool
+        self,
+        name: str,
+        label: str,
+        root: Node,
+        model: type[BaseModel],
+        *,
+        built: bool,
+        quoted: bool = False,
     ) -> None:
         self.name = name
         self.label = label  # the spec's key of it, for errors
         self.root = root
-        self.wire = root.wire()  # is sent
+        self.quoted = quoted
+        self.wire = quoting(root.wire()) if quoted else root.wire()  # is sent
         # goes into ledgers: JSON Schema that gives the same columns, canonical form and checks
-        self.stored = root.stored()
+        self.stored = root.stored() | ({QUOTED: True} if quoted else {})
         self.canonical = root.canonical()
         self.arrow = pa.schema([pa.field(field, node.arrow()) for field, node in root.fields])
         self._model = model
@@ -72,7 +84,9 @@ class ResponseSchema:
         self._plain = plain_check(model, root, built=built)
 
     @classmethod
-    def from_model(cls, model: type[BaseModel], label: str) -> ResponseSchema:
+    def from_model(
+        cls, model: type[BaseModel], label: str, *, quoted: bool = False
+    ) -> ResponseSchema:
         """Read a Pydantic class; raises SpecError for what a batch cannot ask for."""
         try:
             schema = model.model_json_schema(by_alias=False, schema_generator=_Generator)
@@ -80,11 +94,15 @@ class ResponseSchema:
             message = f"{label}: {model.__name__} has no JSON Schema: {error.message}"
             raise SpecError(message) from error
         root = read_root(schema, label, of_class=True)
-        return cls(model.__name__, label, root, model, built=False)
+        return cls(model.__name__, label, root, model, built=False, quoted=quoted)
 
     @classmethod
-    def from_json_schema(cls, schema: Mapping[str, Any], label: str) -> ResponseSchema:
-        """Read JSON Schema; raises SpecError for what a batch cannot ask for."""
+    def from_json_schema(
+        cls, schema: Mapping[str, Any], label: str, *, quoted: bool = False
+    ) -> ResponseSchema:
+        """Read JSON Schema, as given or `stored`; raises SpecError for what a batch cannot ask."""
+        if QUOTED in schema:
+            schema, quoted = {k: v for k, v in schema.items() if k != QUOTED}, True
         root = read_root(schema, label, of_class=False)
         try:
             model = model_of(root)
@@ -92,7 +110,8 @@ class ResponseSchema:
             reason = " ".join(str(error).split())[:300]
             message = f"{label}: answers cannot be checked against the schema: {reason}"
             raise SpecError(message) from error
-        return cls(str(schema.get("title") or "Response"), label, root, model, built=True)
+        name = str(schema.get("title") or "Response")
+        return cls(name, label, root, model, built=True, quoted=quoted)
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any], label: str) -> ResponseSchema:
@@ -119,6 +138,7 @@ class ResponseSchema:
         the enum spells it: no provider promises the case
         (https://platform.claude.com/docs/en/build-with-claude/structured-outputs).
         """
+        text = self._own_text(text)
         try:
             return self._fields(_unwrapped(self._checked(text)[0]), self.root), ""
         except Exception as error:  # noqa: BLE001 - a user's validator raises anything
@@ -126,6 +146,7 @@ class ResponseSchema:
 
     def columns(self, text: str) -> tuple[Any, ...] | None:
         """Return the values of the answer's columns; None if `parse` has something to say."""
+        text = self._own_text(text)
         if self._plain is not None:
             try:
                 return tuple(self._plain(orjson.loads(text)))
@@ -147,6 +168,7 @@ class ResponseSchema:
         Raises:
             ValidationError: it does not satisfy the response model.
         """
+        text = self._own_text(text)
         if self._built and self._plain is not None:
             try:
                 parsed: dict[str, Any] = orjson.loads(text)
@@ -157,6 +179,14 @@ class ResponseSchema:
                 return parsed
         answer, accepted = self._checked(text)
         return as_dict(json.loads(accepted)) if self._built else answer
+
+    def quotes(self, text: str) -> list[Quote]:
+        """Return the passages that an answer quotes."""
+        return quotes_in(text) if self.quoted else []
+
+    def _own_text(self, text: str) -> str:
+        """Return an answer's fields alone, as JSON."""
+        return fields_text(text) if self.quoted else text
 
     def _checked(self, text: str) -> tuple[BaseModel, str | bytes]:
         """Return the answer, and the text that was accepted: its enums may be spelt differently."""

@@ -164,7 +164,7 @@ def _is_text(data: bytes) -> bool:
 
 
 # what pypdf raises for files that are not quite PDFs, besides errors of its own
-_ODD_FILE = (LookupError, ValueError, AttributeError, TypeError, RecursionError)
+ODD_FILE = (LookupError, ValueError, AttributeError, TypeError, RecursionError)
 
 
 def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, int]:
@@ -181,7 +181,7 @@ def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, in
             problem = "has no pages; check it"
         elif cited:
             textless = sum(not page.extract_text().strip() for page in reader.pages)
-    except (PyPdfError, *_ODD_FILE) as error:
+    except (PyPdfError, *ODD_FILE) as error:
         message = f"file: {name} cannot be read as a PDF ({type(error).__name__}); save it anew."
         raise SpecError(message) from error
     if pages and pages == textless:

@@ -149,7 +149,8 @@ class EnrichmentSpec(RunSpec):
         None, description="JSON Schema, inline or a .json file."
     )
     enable_citations: bool = Field(
-        default=False, description="Ask the model to cite passages of the documents (Anthropic)."
+        default=False,
+        description="Ask the model which passages of the documents its answer rests on.",
     )
     max_tokens: Count = Field(
         1024, ge=1, description="Cap on the tokens of one answer; always sent."
@@ -336,11 +337,12 @@ class EnrichmentSpec(RunSpec):
         Raises:
             SpecError: it cannot be loaded, is outside of `roots`, or needs what batches lack.
         """
+        quoted = self.enable_citations
         if self._model is not None:
-            return ResponseSchema.from_model(self._model, "response_model")
+            return ResponseSchema.from_model(self._model, "response_model", quoted=quoted)
         if self.response_model is not None:
             model = load_model(self.response_model, roots, anew=anew)
-            return ResponseSchema.from_model(model, "response_model")
+            return ResponseSchema.from_model(model, "response_model", quoted=quoted)
         if isinstance(self.response_schema, str):
             text = read_text("response_schema", Path(self.response_schema))
             try:
@@ -348,7 +350,8 @@ class EnrichmentSpec(RunSpec):
             except ValueError as error:
                 message = f"response_schema: {self.response_schema} is not valid JSON: {error}"
                 raise SpecError(message) from error
-            return ResponseSchema.from_json_schema(schema, "response_schema")
+            return ResponseSchema.from_json_schema(schema, "response_schema", quoted=quoted)
         if self.response_schema is not None:
-            return ResponseSchema.from_json_schema(self.response_schema, "response_schema")
+            schema = self.response_schema
+            return ResponseSchema.from_json_schema(schema, "response_schema", quoted=quoted)
         return None

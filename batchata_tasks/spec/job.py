@@ -53,8 +53,8 @@ class Job:
         temperature: sampling temperature, if the model takes one.
         max_tokens: cap on the tokens of the answer.
         response_model: Pydantic class, or JSON Schema, that the answer has to satisfy.
-        enable_citations: ask the model to cite passages of the document (Anthropic; without a
-            response model).
+        enable_citations: ask the model which passages of the document its answer rests on: with a
+            response model for each field, without one at Anthropic alone.
         provider: "anthropic", "openai" or one that was registered; by default it follows from the
             model.
         endpoint: "chat", or "responses" at OpenAI.
@@ -121,7 +121,7 @@ class Job:
         if document is not None:
             *before, last = turns
             parts = (last.content,) if isinstance(last.content, str) else last.content
-            turns = (*before, Message(last.role, (document, *parts)))
+            turns = (*before, Message(last.role, (document.beside(schema), *parts)))
         return Request(self.model, turns, self.max_tokens, params_of(self), schema)
 
     def document(self) -> Document | None:

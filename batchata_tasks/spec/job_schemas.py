@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from batchata_tasks.common.canonical import base32, canonical, digest
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import not_json
+from batchata_tasks.schema.quotes import QUOTED
 from batchata_tasks.schema.response import ResponseSchema
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class ResponseModels:
         if model is None:
             return None, None
         place = self.place_of(model)
+        if job.enable_citations and not (isinstance(model, dict) and QUOTED in model):
+            place = f"quoted {place}"
         if place not in self._read:
             schema = _schema_of(job, model)
             kind = f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else ""
@@ -113,8 +116,8 @@ def _schema_of(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSch
             name = model.__name__
             message = f"{label}: {name} is no Pydantic model; derive it from pydantic.BaseModel."
             raise SpecError(message)
-        return ResponseSchema.from_model(model, label)
+        return ResponseSchema.from_model(model, label, quoted=job.enable_citations)
     if (value := not_json(model)) is not None:
         message = f"{label}: {value} is no JSON; write names with texts, numbers, lists."
         raise SpecError(message)
-    return ResponseSchema.from_json_schema(model, label)
+    return ResponseSchema.from_json_schema(model, label, quoted=job.enable_citations)

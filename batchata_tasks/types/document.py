@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
-from dataclasses import dataclass
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -29,6 +29,18 @@ class Document:
     pages: int = 0
     cited: bool = False
     textless: int = 0
+
+    @classmethod
+    def of_url(cls, title: str, url: object) -> Document | None:
+        """Return what a `data:` URL holds; None if it is none."""
+        head, comma, data = url.partition(";base64,") if isinstance(url, str) else ("", "", "")
+        if not comma or not head.startswith("data:"):
+            return None
+        return cls(title, head.removeprefix("data:"), b64decode(data))
+
+    def beside(self, schema: object | None) -> Document:
+        """Return it as it goes with a request: an answer that has a form quotes by itself."""
+        return self if schema is None or not self.cited else replace(self, cited=False)
 
     @property
     def kind(self) -> Literal["pdf", "text", "image"]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import orjson
 
 from batchata_tasks.emulator.answers.lengths import Lengths
+from batchata_tasks.emulator.answers.reading import as_read
 from batchata_tasks.emulator.answers.schema_values import Draw, echo_of
 from batchata_tasks.emulator.answers.schemas import JSON, as_object, asked_for, compiled
 from batchata_tasks.emulator.answers.tokens import Cached, blocks_of, cut, input_tokens, text_tokens
@@ -56,7 +57,8 @@ def answer_text(provider: Provider, body: JSON, lengths: Lengths = USUAL) -> str
     if schema is not None:
         filler = lengths.text("", digest) if drawn else ""
         draw = Draw(digest, filler, _prompt_of(messages))
-        return orjson.dumps(compiled(orjson.dumps(schema))(draw, 0)).decode()
+        value = compiled(orjson.dumps(schema))(draw, 0)
+        return orjson.dumps(as_read(value, schema, messages)).decode()
     head = f"Echo {echo_of(digest)}:"
     text = lengths.text(head, digest) if drawn else f"{head} {_first_words(messages)}"
     if provider == "openai" and wants_json(body):

@@ -6,6 +6,7 @@ own types (anthropic 2.12).
 
 from __future__ import annotations
 
+from base64 import b64decode
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ import httpx2
 from anthropic._response import StreamedBinaryAPIResponse
 
 from batchata_tasks.common.errors import SpecError, TerminalError
+from batchata_tasks.common.json import as_dict
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.anthropic import param_rules
 from batchata_tasks.providers.anthropic.batches import look_of
@@ -50,6 +52,7 @@ from batchata_tasks.providers.result_lines import (
 )
 from batchata_tasks.providers.sizes import first_of
 from batchata_tasks.providers.wire import object_of
+from batchata_tasks.types.document import Document
 from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
@@ -59,7 +62,6 @@ if TYPE_CHECKING:
     from batchata_tasks.providers.credentials import Credentials
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
-    from batchata_tasks.types.document import Document
     from batchata_tasks.types.request import Message, Request
 
 _ERRORS = sdk.Errors(
@@ -190,6 +192,9 @@ class AnthropicAdapter(Adapter):
         # (https://platform.claude.com/docs/en/build-with-claude/pdf-support)
         del model
         return 10_000, 6_000
+
+    def document_of(self, part: Mapping[str, Any]) -> Document | None:
+        return _document_of(part)
 
     @texts_as_given
     def body(self, request: Request) -> dict[str, Any]:
@@ -333,6 +338,17 @@ class AnthropicAdapter(Adapter):
         # results cannot be deleted by themselves: the batch is deleted with them
         with sdk.translated(_ERRORS, self.name), suppress(anthropic.NotFoundError):
             self._client.messages.batches.delete(look.batch_id)
+
+
+def _document_of(part: Mapping[str, Any]) -> Document | None:
+    """Return the document that `_attached` made a content block of."""
+    source, title = as_dict(part.get("source")), str(part.get("title", ""))
+    kind, data = str(source.get("media_type")), source.get("data")
+    if not isinstance(data, str):
+        return None
+    if source.get("type") == "text":
+        return Document(title, kind, data.encode())
+    return Document(title, kind, b64decode(data))
 
 
 def _attached(document: Document) -> dict[str, Any]:

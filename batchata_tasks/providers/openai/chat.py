@@ -16,6 +16,7 @@ import openai
 from openai.types.shared import ChatModel, ResponsesModel
 
 from batchata_tasks.common.errors import SpecError, TerminalError, TransientError
+from batchata_tasks.common.json import as_dict
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import (
     Adapter,
@@ -53,6 +54,7 @@ from batchata_tasks.providers.result_lines import (
 )
 from batchata_tasks.providers.sizes import first_of
 from batchata_tasks.providers.wire import new_id_of, object_of
+from batchata_tasks.types.document import TEXT, Document
 from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
@@ -63,7 +65,6 @@ if TYPE_CHECKING:
     from batchata_tasks.providers.credentials import Credentials
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
-    from batchata_tasks.types.document import Document
     from batchata_tasks.types.request import OutputSchema, Request
 
 _ERRORS = sdk.Errors(
@@ -229,6 +230,12 @@ class OpenAIAdapter(Adapter):
             return 60_000, 50_000
         return super().document_tokens(model)
 
+    def document_of(self, part: Mapping[str, Any]) -> Document | None:
+        if isinstance(text := part.get("text"), str):
+            return untitled(text)
+        file = as_dict(part.get("file"))
+        return Document.of_url(str(file.get("filename", "")), file.get("file_data"))
+
     @texts_as_given
     def body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -384,6 +391,12 @@ def _attached(document: Document) -> dict[str, Any]:
 def titled(document: Document) -> str:
     """Return a text with the name of its file above it."""
     return f"{document.title}:\n\n{document.text}"
+
+
+def untitled(text: str) -> Document:
+    """Return the text that `titled` put under its name."""
+    title, mark, content = text.partition(":\n\n")
+    return Document(title, TEXT, content.encode()) if mark else Document("", TEXT, text.encode())
 
 
 def schema_form(schema: OutputSchema) -> dict[str, Any]:

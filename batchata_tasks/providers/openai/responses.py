@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.providers.base import texts_as_given
-from batchata_tasks.providers.openai.chat import OpenAIAdapter, framing_of, schema_form, titled
+from batchata_tasks.providers.openai.chat import (
+    OpenAIAdapter,
+    framing_of,
+    schema_form,
+    titled,
+    untitled,
+)
+from batchata_tasks.types.document import Document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchata_tasks.types.document import Document
     from batchata_tasks.types.request import Message, Request
 
 _LEAST_CAP = 16  # the API answers lines with a smaller cap with a 400
@@ -106,6 +112,11 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
                 "so a limit forbids it (allowed: effort)."
             )
             raise SpecError(message)
+
+    def document_of(self, part: Mapping[str, Any]) -> Document | None:
+        if isinstance(text := part.get("text"), str):
+            return untitled(text)
+        return Document.of_url(str(part.get("filename", "")), part.get("file_data"))
 
     @texts_as_given
     def body(self, request: Request) -> dict[str, Any]:

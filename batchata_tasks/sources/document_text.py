@@ -1,0 +1,29 @@
+"""The text of documents, page by page, as a reader of PDFs extracts it."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from batchata_tasks.sources.documents import ODD_FILE
+from batchata_tasks.types.document import PDF
+
+if TYPE_CHECKING:
+    from batchata_tasks.types.document import Document
+
+
+def pages_of_text(document: Document) -> tuple[str, ...] | None:
+    """Return the text of each page; a text is one page. None for what has none that can be read."""
+    if document.kind == "text":
+        return (document.text,)
+    if document.media_type != PDF:
+        return None
+    from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
+    from pypdf.errors import PyPdfError  # noqa: PLC0415 - slow
+
+    # closed, the stream does not keep the data until the reader's circles are collected
+    with BytesIO(document.data) as stream:
+        try:
+            return tuple(page.extract_text() for page in PdfReader(stream).pages)
+        except (PyPdfError, *ODD_FILE):
+            return None
