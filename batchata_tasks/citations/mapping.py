@@ -44,6 +44,17 @@ def map_citations(
     What is odd in an argument counts as empty, so that this raises nothing.
     """
     found = leaves(fields)
+    mapped = mapped_leaves(found, blocks, source)
+    if mapped is None:
+        return {}
+    _warn(found, mapped)
+    return mapped
+
+
+def mapped_leaves(
+    found: list[Leaf], blocks: object, source: object
+) -> dict[str, list[Citation]] | None:
+    """Return the citations that support the leaves of an answer; None if it has no blocks."""
     figures = frozenset(
         amount.figures
         for leaf in found
@@ -52,7 +63,7 @@ def map_citations(
     )
     answer = answer_of(blocks, figures)
     if not answer.of_block:
-        return {}
+        return None
     vocabulary = Vocabulary(name for leaf in found for name in leaf.names)
     pages = _pages(source, figures)
     _set_styles(answer, pages)
@@ -61,11 +72,7 @@ def map_citations(
         truth = Truth(pages, Grader(pages.reading, vocabulary))
     candidates = Candidates(answer, vocabulary, truth)
     told = _of_leaves(found, candidates)
-    mapped = {
-        leaf.path: _best(leaf.path, its) for leaf in found if (its := told.get(leaf.path, []))
-    }
-    _warn(found, mapped)
-    return mapped
+    return {leaf.path: _best(leaf.path, its) for leaf in found if (its := told.get(leaf.path, []))}
 
 
 def _pages(source: object, figures: frozenset[str]) -> Pages | None:

@@ -6,16 +6,18 @@ from bisect import bisect_right
 from datetime import date, time
 from enum import Enum
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchata_tasks.citations.citation import Citation, Passage
 from batchata_tasks.citations.leaves import leaves
-from batchata_tasks.citations.mapping import map_citations
+from batchata_tasks.citations.mapping import mapped_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pydantic import BaseModel
+
+    from batchata_tasks.citations.leaves import Leaf
 
 _FOUND = "found in the text, and not quoted"
 
@@ -80,22 +82,23 @@ def cite_fields(
     for field, quote, page in quotes:
         by_field.setdefault(field, []).append(_passage(quote, all_pages.page(page)))
     answer = list[tuple[str, list[Passage]]]()
-    told = [leaf for leaf in leaves(fields) if leaf.sought is not None]
+    found = leaves(fields)
+    told = [leaf for leaf in found if leaf.sought is not None]
     for leaf in told:
         label = leaf.names[0].shown if leaf.names else ""
         answer += [(f"\n- {label}: ", []), (_spelled(leaf.value), by_field.get(leaf.path, []))]
     source = all_pages.pages or None
-    mapped = map_citations(fields, cast("Any", answer), source)
+    mapped = mapped_leaves(found, answer, source) or {}
     lacking = [
         leaf.path for leaf in told if not any(one["verified"] for one in mapped.get(leaf.path, []))
     ]
     if lacking and source:
-        found = _in_text(fields, all_pages.pages)
-        mapped |= {path: found[path] for path in lacking if path in found}
+        in_text = _in_text(found, all_pages.pages)
+        mapped |= {path: in_text[path] for path in lacking if path in in_text}
     return [all_pages.placed(one) for leaf in told for one in mapped.get(leaf.path, [])]
 
 
-def _in_text(fields: BaseModel | Mapping[str, Any], pages: list[str]) -> dict[str, list[Citation]]:
+def _in_text(found: list[Leaf], pages: list[str]) -> dict[str, list[Citation]]:
     """Return the lines of pages that say values, by field, and are graded no more than medium."""
     lines = [
         (line, [_passage(line.strip(), number)])
@@ -103,7 +106,7 @@ def _in_text(fields: BaseModel | Mapping[str, Any], pages: list[str]) -> dict[st
         for line in page.splitlines()
         if line.strip()
     ]
-    mapped = map_citations(fields, cast("Any", lines), pages)
+    mapped = mapped_leaves(found, lines, pages) or {}
     return {
         path: [_modest(one) for one in citations if one["verified"]]
         for path, citations in mapped.items()

@@ -101,7 +101,7 @@ class ResponseSchema:
         cls, schema: Mapping[str, Any], label: str, *, quoted: bool = False
     ) -> ResponseSchema:
         """Read JSON Schema, as given or `stored`; raises SpecError for what a batch cannot ask."""
-        if QUOTED in schema:
+        if isinstance(schema, dict) and QUOTED in schema:
             schema, quoted = {k: v for k, v in schema.items() if k != QUOTED}, True
         root = read_root(schema, label, of_class=False)
         try:

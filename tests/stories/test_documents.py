@@ -416,12 +416,6 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         {"enable_citations": True},
         "is a picture, of which nothing can be cited",
     ),
-    "citations and a form": (
-        "a.txt",
-        b"text",
-        {"enable_citations": True, "response_model": Answer},
-        "cannot have a response_model",
-    ),
     "no path": ("", b"", {"file": 5}, "file: 5 is no path; write a text or a Path."),
     "a name that cannot be told": (
         "",

@@ -111,7 +111,30 @@ def _inserted(provider: Provider, body: JSON, lengths: Lengths, what: str) -> st
     return orjson.dumps(value).decode() if value else text
 
 
+def _misread(provider: Provider, body: JSON, lengths: Lengths) -> str:
+    """Return the answer with the first two digits of each fraction exchanged: 92.16 for 29.16."""
+    value = as_object(orjson.loads(answer_text(provider, body, lengths)))
+    return orjson.dumps({**value, "fields": _exchanged(value.get("fields"))}).decode()
+
+
+def _exchanged(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _exchanged(item) for key, item in cast("JSON", value).items()}
+    if not isinstance(value, float) or (digits := repr(value))[1:2] == ".":
+        return value
+    return float(digits[1] + digits[0] + digits[2:])
+
+
+def _mispaged(provider: Provider, body: JSON, lengths: Lengths) -> str:
+    """Return the answer with the page after the right one in each of its quotes."""
+    value = as_object(orjson.loads(answer_text(provider, body, lengths)))
+    quotes = [{**one, "page": one["page"] + 1} for one in value.get("quotes", [])]
+    return orjson.dumps({**value, "quotes": quotes}).decode()
+
+
 _REWORDED = {
+    "request_misread": _misread,
+    "request_other_page": _mispaged,
     "request_separators": _separated,
     "request_other_case": _in_capitals,
     **dict.fromkeys(MARKED, _marked),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
 
 _URL = re.compile(r"data:application/pdf;base64,(.*)", re.DOTALL)
+_TITLED = re.compile(r"[^\n]+\.\w{1,5}:\n\n(.*)", re.DOTALL)  # a text document, under its name
 _LABELLED = re.compile(r"\s*([^\d:]{1,60}?)\s*:\s*(.*\S)\s*")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _DATES = ("%Y-%m-%d", "%d %B %Y", "%B %d, %Y", "%d.%m.%Y")
@@ -54,15 +55,15 @@ class _Reader:
         kind = _one_kind(as_object(schema))
         properties = as_object(kind.get("properties"))
         if isinstance(value, dict) and properties:
-            held = cast("JSON", value)
+            held: JSON = cast("JSON", value)
             return {
                 key: self.node(
                     held[key], properties.get(key), f"{path}.{key}" if path else key, key, name
                 )
                 for key in held
             }
-        if isinstance(value, list):
-            return cast("Any", value)
+        if isinstance(value, dict | list):
+            return value  # pyright: ignore[reportUnknownVariableType] - any JSON
         line = self._lines.get(_words(name)) or self._lines.get(_words(above))
         read = None if line is None else _converted(line.value, kind)
         if line is None or read is None:
@@ -120,6 +121,8 @@ def _pages_of(block: JSON) -> list[str]:
     source, file = as_object(block.get("source")), as_object(block.get("file"))
     if block.get("type") == "document" and source.get("type") == "text":
         return [str(source.get("data", ""))]
+    if (titled := _TITLED.fullmatch(str(block.get("text", "")))) is not None:
+        return [titled[1]]
     encoded = source.get("data") if block.get("type") == "document" else None
     if (url := _URL.match(str(file.get("file_data") or block.get("file_data") or ""))) is not None:
         encoded = url[1]

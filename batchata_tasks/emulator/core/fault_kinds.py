@@ -299,6 +299,10 @@ KINDS: dict[str, Kind] = {
     "request_other_case": Kind(
         "request", "Values of enums come in capitals, which no provider rules out."
     ),
+    "request_misread": Kind(
+        "request", "An answer that quotes has the first two digits of fractions exchanged."
+    ),
+    "request_other_page": Kind("request", "An answer that quotes names the page after each."),
     "request_dear": Kind(
         "request", "Far more tokens are billed than its bytes and its cap allow for."
     ),

@@ -1,0 +1,155 @@
+"""Fields with citations: which passage of its document says each field of an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel
+
+from batchata_tasks import Batch, JobResult
+from tests.support.jobs import CLAUDE, GPT, bodies, sent
+from tests.support.pdfs import pdf
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator import Emulator
+
+APIS = {
+    "anthropic": {"model": CLAUDE},
+    "openai": {"model": GPT},
+    "responses": {"model": GPT, "endpoint": "responses"},
+}
+PAGES = ("Invoice no.: 2026-0417", "Ship to: Lisbon", "Grand total: 29.16")
+TEXT = "Supplier: Weber\n" + "\n".join(PAGES)
+
+
+class Place(BaseModel):  # noqa: D101
+    city: str
+
+
+class Invoice(BaseModel):  # noqa: D101
+    invoice_no: str
+    ship_to: Place
+    grand_total: float
+    remark: str
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "invoice.pdf").write_bytes(pdf(*PAGES))
+    (tmp_path / "invoice.txt").write_text(TEXT)
+    return tmp_path
+
+
+def batch(api: str = "anthropic", file: str = "invoice.pdf", **fields: Any) -> Batch:
+    made = Batch("out").set_default_params(max_tokens=900, **cast("Any", APIS[api]))
+    keys = {"response_model": Invoice, "enable_citations": True, **fields}
+    return made.add_job(id="a", file=file, prompt="Read the invoice.", **keys)
+
+
+def passages(result: JobResult) -> dict[str, tuple[Any, ...]]:
+    """Return page, quote, grade and truth of each field's first citation."""
+    names = ("page_start", "cited_text", "grade", "verified")
+    return {
+        field: tuple(cast("Any", citations[0])[name] for name in names)
+        for field, citations in result.citation_mappings.items()
+    }
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.usefixtures("folder")
+def test_each_field_has_its_passages(emulator: Emulator, api: str) -> None:
+    """Every field that the document says has a citation with its page, and no other has one.
+
+    The fields are as without citations. One request is sent, and it asks the provider for none.
+    """
+    result = batch(api).run().results()["a"]
+    answer = cast("Invoice", result.parsed_response)
+    assert (answer.invoice_no, answer.ship_to.city, answer.grand_total) == ("2026-0417", "Lisbon", 29.16)
+    found = passages(result)
+    assert found == {
+        "invoice_no": (1, PAGES[0], "high", True),
+        "ship_to.city": (2, PAGES[1], "high", True),
+        "grand_total": (3, PAGES[2], "high", True),
+    }
+    [row] = pq.read_table("out/data").to_pylist()
+    assert row["_citations"] == result.citations
+    assert row["invoice_no"] == "2026-0417"
+    assert JobResult.from_dict(result.to_dict()).citation_mappings == result.citation_mappings
+    assert sent(emulator) == 1
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.usefixtures("emulator", "folder")
+def test_places_in_a_text_are_slices(api: str) -> None:
+    """A text has no pages: its passages are told by characters, as Python counts them."""
+    result = batch(api, "invoice.txt").run().results()["a"]
+    assert result.citation_mappings.keys() == {"invoice_no", "ship_to.city", "grand_total"}
+    for [one] in result.citation_mappings.values():
+        assert one["page_start"] is None
+        assert TEXT[one["char_start"] : one["char_end"]] == one["cited_text"] != ""
+        assert one["document"] in ("invoice.txt", None)
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.usefixtures("folder")
+def test_what_a_page_does_not_say_is_not_verified(emulator: Emulator, api: str) -> None:
+    """A misread number has no citation that is verified, or graded more than low."""
+    emulator.control.faults(kind="request_misread")
+    result = batch(api).run().results()["a"]
+    assert result.is_success()
+    assert cast("Invoice", result.parsed_response).grand_total == 92.16
+    found = passages(result)
+    assert found.pop("grand_total", (None, None, "low", False))[2:] == ("low", False)
+    assert all(one[2:] == ("high", True) for one in found.values())
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.usefixtures("folder")
+def test_a_wrong_page_is_corrected(emulator: Emulator, api: str) -> None:
+    """A quote that stands on another page than the model says is cited from that page."""
+    emulator.control.faults(kind="request_other_page")
+    result = batch(api).run().results()["a"]
+    assert {field: one[0] for field, one in passages(result).items()} == {
+        "invoice_no": 1,
+        "ship_to.city": 2,
+        "grand_total": 3,
+    }
+
+
+@pytest.mark.usefixtures("folder")
+def test_citations_rest_on_the_document_that_was_sent(emulator: Emulator, folder: Path) -> None:
+    """Whatever becomes of the file while its batch is open."""
+    emulator.control.progress("seconds", 3600)
+    run = batch().run(wait=False)
+    while not sent(emulator):
+        pass
+    (folder / "invoice.pdf").unlink()
+    emulator.control.progress("immediate")
+    run.wait()
+    assert set(passages(run.results()["a"])) == {"invoice_no", "ship_to.city", "grand_total"}
+
+
+@pytest.mark.usefixtures("emulator", "folder")
+def test_other_jobs_of_the_model_do_not_quote() -> None:
+    """Jobs of one model may cite, or not; each is asked for what it is to say, and no more."""
+    made = batch()
+    made.add_job(id="b", file="invoice.pdf", prompt="Read it.", response_model=Invoice)
+    run = made.run()
+    results = run.results()
+    assert results["b"].citations is None
+    assert cast("Invoice", results["b"].parsed_response).invoice_no == "2026-0417"
+    asked = ["quotes" in str(body["output_config"]) for body in bodies(Path("out")).values()]
+    assert sorted(asked) == [False, True]
+
+
+@pytest.mark.usefixtures("emulator", "folder")
+def test_a_state_file_alone_asks_the_same(emulator: Emulator) -> None:
+    """Its jobs quote as those that were added, and are not sent again."""
+    before = batch().set_state("state.json").run().results()["a"]
+    after = Batch().set_state("state.json").run().results()["a"]
+    assert after.citations == before.citations
+    assert sent(emulator) == 1
