@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXT = (ROOT / "docs/documents.md").read_text(encoding="utf-8")
-INVOICES, CONTRACTS, REPORTS = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+INVOICES, CONTRACTS, FIGURES, REPORTS = re.findall(
+    r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL
+)
 (COMMANDS,) = re.findall(r"^```bash\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -37,7 +39,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulator: Emulator) 
     """Return a folder in which the page's specs and their documents lie."""
     del emulator
     monkeypatch.chdir(tmp_path)
-    for name, text in (("invoices", INVOICES), ("contracts", CONTRACTS), ("reports", REPORTS)):
+    texts = {"invoices": INVOICES, "contracts": CONTRACTS, "figures": FIGURES, "reports": REPORTS}
+    for name, text in texts.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     for name in ("inbox/a.pdf", "inbox/2026/b.pdf", "contracts/one.pdf", "terms.pdf"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,16 @@ def test_reports_are_cited() -> None:
     assert row["_citations"][0]["document"] == "annual-report.pdf"
 
 
+def test_figures_are_read(folder: Path) -> None:
+    """Each figure that the document states has its passage."""
+    (folder / "data/annual-report.pdf").write_bytes(pdf("Outlook", "Sales: 4.6 million"))
+    code, output = command("batchata run figures.yaml --direct")
+    assert code == 0, output
+    [row] = rows("figures")
+    [one] = row["_citations"]
+    assert (one["field"], one["page_start"], one["grade"]) == ("sales", 2, "high")
+
+
 def test_the_spec_in_the_readme_is_planned() -> None:
     """It plans a request for each document of the shipped data."""
     blocks = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -101,4 +114,4 @@ def test_the_spec_in_the_readme_is_planned() -> None:
 def test_the_page_has_all_columns() -> None:
     """The page's table has each column of a table of documents, and the specs are whole."""
     assert {name for name in COLUMNS if f"`{name}`" not in TEXT} == set()
-    assert all(yaml.safe_load(text)["file"] for text in (INVOICES, CONTRACTS, REPORTS))
+    assert all(yaml.safe_load(text)["file"] for text in (INVOICES, CONTRACTS, FIGURES, REPORTS))

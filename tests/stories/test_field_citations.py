@@ -68,7 +68,11 @@ def test_each_field_has_its_passages(emulator: Emulator, api: str) -> None:
     """
     result = batch(api).run().results()["a"]
     answer = cast("Invoice", result.parsed_response)
-    assert (answer.invoice_no, answer.ship_to.city, answer.grand_total) == ("2026-0417", "Lisbon", 29.16)
+    assert (answer.invoice_no, answer.ship_to.city, answer.grand_total) == (
+        "2026-0417",
+        "Lisbon",
+        29.16,
+    )
     found = passages(result)
     assert found == {
         "invoice_no": (1, PAGES[0], "high", True),
