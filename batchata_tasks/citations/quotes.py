@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchata_tasks.citations.citation import Citation, Passage
+from batchata_tasks.citations.folding import folded, words
 from batchata_tasks.citations.leaves import leaves
 from batchata_tasks.citations.mapping import mapped_leaves
 
@@ -89,6 +90,7 @@ def cite_fields(
         answer += [(f"\n- {label}: ", []), (_spelled(leaf.value), by_field.get(leaf.path, []))]
     source = all_pages.pages or None
     mapped = mapped_leaves(found, answer, source) or {}
+    _lower_contradicted(found, mapped, source)
     lacking = [
         leaf.path for leaf in told if not any(one["verified"] for one in mapped.get(leaf.path, []))
     ]
@@ -96,6 +98,33 @@ def cite_fields(
         in_text = _in_text(found, all_pages.pages)
         mapped |= {path: in_text[path] for path in lacking if path in in_text}
     return [all_pages.placed(one) for leaf in told for one in mapped.get(leaf.path, [])]
+
+
+def _lower_contradicted(
+    found: list[Leaf], mapped: dict[str, list[Citation]], source: list[str] | None
+) -> None:
+    """Grade quotes low that have a field's name, and not as the label of its value.
+
+    Of "Total amount: 100.00 (net 80.00)", 80.00 is no total amount, whatever the model says.
+    """
+    names = {leaf.path: leaf.names for leaf in found}
+    alone = [(one["cited_text"] or "", [one]) for told in mapped.values() for one in told]
+    own = mapped_leaves(found, alone, source) or {}
+    labelled = {
+        (path, one["cited_text"])
+        for path, told in own.items()
+        for one in told
+        if one["grade"] != "low"
+    }
+    for path, told in mapped.items():
+        for one in told:
+            quoted = set(words(folded(one["cited_text"] or "")))
+            is_named = any(name.words and quoted.issuperset(name.words) for name in names[path])
+            if is_named and one["grade"] != "low" and (path, one["cited_text"]) not in labelled:
+                one["grade"], one["reason"] = (
+                    "low",
+                    f"{one['reason']}, but its quote labels another value so",
+                )
 
 
 def _in_text(found: list[Leaf], pages: list[str]) -> dict[str, list[Citation]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import closing, contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -94,8 +94,9 @@ class QuotedFields:
         record = as_dict(orjson.loads(line.rstrip().rstrip(b",")))
         bodies = [body for value in record.values() if (body := as_dict(value))]
         turns: list[Any] = bodies[0].get(self._provider.turns_param, []) if bodies else []
-        content = as_dict(turns[-1]).get("content") if turns else None
-        parts: list[Any] = cast("list[Any]", content) if isinstance(content, list) else []
+        # a further attempt adds turns, which are plain texts
+        contents = (as_dict(turn).get("content") for turn in reversed(turns))
+        parts: list[Any] = next((one for one in contents if isinstance(one, list)), [])
         return parts[:1] if self._one_document else parts[:-1]
 
     def _index(self, stream: BinaryIO) -> dict[bytes, tuple[int, int]]:

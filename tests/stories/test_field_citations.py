@@ -10,13 +10,18 @@ import pytest
 from pydantic import BaseModel
 
 from batchata_tasks import Batch, JobResult
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.operations.compact import compact
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.spec.loading import parse_spec
 from tests.support.jobs import CLAUDE, GPT, bodies, sent
 from tests.support.pdfs import pdf
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
 
-APIS = {
+APIS: dict[str, dict[str, str]] = {
     "anthropic": {"model": CLAUDE},
     "openai": {"model": GPT},
     "responses": {"model": GPT, "endpoint": "responses"},
@@ -157,3 +162,85 @@ def test_a_state_file_alone_asks_the_same(emulator: Emulator) -> None:
     after = Batch().set_state("state.json").run().results()["a"]
     assert after.citations == before.citations
     assert sent(emulator) == 1
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"invoice_no": {"type": "string"}, "grand_total": {"type": "number"}},
+    "required": ["invoice_no", "grand_total"],
+}
+
+
+def spec(api: str, **changes: Any) -> EnrichmentSpec:
+    """Return a spec that reads each document of a folder."""
+    keys: dict[str, Any] = {"name": "invoices", "source": {"documents": "*.pdf"}}
+    keys |= {"file": "{{ path }}", "prompt": "Read it.", "max_tokens": 900, "output": "out"}
+    keys |= {"response_schema": SCHEMA, "enable_citations": True, "pilot": False, **APIS[api]}
+    return parse_spec({**keys, **changes})
+
+
+def cited() -> dict[str, dict[str, tuple[str, int]]]:
+    """Return document and page of each field's first citation, by the row's document."""
+    return {
+        row["path"]: {
+            one["field"]: (one["document"], one["page_start"])
+            for one in reversed(row["_citations"])
+        }
+        for row in pq.read_table("out/data").to_pylist()
+    }
+
+
+RIGHT = {"invoice_no": ("invoice.pdf", 1), "grand_total": ("invoice.pdf", 3)}
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_rows_of_a_spec_cite(emulator: Emulator, folder: Path, api: str) -> None:
+    """A spec's rows have passages for their fields; unchanged documents are not sent again."""
+    (folder / "other.pdf").write_bytes(pdf("Nothing here.", "Invoice no.: 77-1"))
+    assert enrich(spec(api)).outcomes == {"succeeded": 2}
+    assert cited() == {"invoice.pdf": RIGHT, "other.pdf": {"invoice_no": ("other.pdf", 2)}}
+    enrich(spec(api))
+    assert sent(emulator) == 2
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.usefixtures("emulator", "folder")
+def test_several_documents_of_a_row(api: str) -> None:
+    """Each passage names its own document, and the page of that one."""
+    Path("annex.pdf").write_bytes(pdf("Annex", "Remark: by rail"))
+    fields = {**SCHEMA["properties"], "remark": {"type": "string"}}
+    schema: dict[str, Any] = {"type": "object", "properties": fields, "required": list(fields)}
+    source: dict[str, Any] = {
+        "source": {"documents": "invoice.pdf"},
+        "file": ["{{ path }}", "annex.pdf"],
+    }
+    enrich(spec(api, response_schema=schema, **source))
+    assert cited()["invoice.pdf"] == {**RIGHT, "remark": ("annex.pdf", 2)}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.usefixtures("folder")
+def test_passages_come_again_with_lost_rows(emulator: Emulator, packed: bool) -> None:
+    """Rows that are landed again, also out of packs and without documents, have them as before."""
+    enrich(spec("anthropic"))
+    if packed:
+        compact(spec("anthropic"), Settings())
+    before = cited()
+    for part in Path("out/data").iterdir():
+        part.unlink()
+    Path("invoice.pdf").unlink()
+    Path("new.pdf").write_bytes(pdf("Invoice no.: 1-2"))
+    enrich(spec("anthropic"))
+    assert cited()["invoice.pdf"] == before["invoice.pdf"] == RIGHT
+    assert sent(emulator) == 2
+
+
+@pytest.mark.parametrize("kind", ["request_truncated", "request_invalid_answer"])
+@pytest.mark.usefixtures("folder")
+def test_another_attempt_cites_too(emulator: Emulator, kind: str) -> None:
+    """A row whose first answer was of no use has the passages of the next one."""
+    emulator.control.faults(kind=kind, times=1)
+    receipt = enrich(spec("openai"))
+    assert receipt.outcomes == {"succeeded": 1}
+    assert sent(emulator) == 2
+    assert cited() == {"invoice.pdf": RIGHT}

@@ -12,6 +12,8 @@ from batchata_tasks import map_citations
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchata_tasks import Citation
 
 FILE = ROOT / "tests/unit/citations/truth.yaml"
@@ -58,8 +60,7 @@ class Score:
     otherwise: list[tuple[str, str, int, str, str]] = field(default_factory=list)  # other grades
     wanted: Counter[str] = field(default_factory=Counter)
 
-    def add(self, document: dict[str, Any]) -> None:
-        mapped = map_citations(document["fields"], blocks_of(document), document["pages"])
+    def add(self, document: dict[str, Any], mapped: Mapping[str, list[Citation]]) -> None:
         given = {
             (name, citation["page_start"]): grade(citation)
             for name, citations in mapped.items()
@@ -93,5 +94,6 @@ class Score:
 def scored() -> Score:
     score = Score()
     for document in DOCUMENTS:
-        score.add(document)
+        mapped = map_citations(document["fields"], blocks_of(document), document["pages"])
+        score.add(document, mapped)
     return score
