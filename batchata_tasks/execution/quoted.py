@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import closing, contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import orjson
 
@@ -95,8 +95,9 @@ class QuotedFields:
         bodies = [body for value in record.values() if (body := as_dict(value))]
         turns: list[Any] = bodies[0].get(self._provider.turns_param, []) if bodies else []
         # a further attempt adds turns, which are plain texts
-        contents = (as_dict(turn).get("content") for turn in reversed(turns))
-        parts: list[Any] = next((one for one in contents if isinstance(one, list)), [])
+        contents = [as_dict(turn).get("content") for turn in turns]
+        split = [cast("list[Any]", one) for one in contents if isinstance(one, list)]
+        parts = split[-1] if split else []
         return parts[:1] if self._one_document else parts[:-1]
 
     def _index(self, stream: BinaryIO) -> dict[bytes, tuple[int, int]]:
