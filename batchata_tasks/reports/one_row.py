@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
@@ -18,6 +19,7 @@ from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.key_words import key_values, places_of, typed_key
 from batchata_tasks.dataset.stored_json import from_parquet, schema_of_part
 from batchata_tasks.reports.kept_requests import kept_request
+from batchata_tasks.reports.passages import passage_lines
 from batchata_tasks.reports.requests import RequestParts, indented, pretty
 from batchata_tasks.reports.selected_rows import parts_of
 from batchata_tasks.reports.source_row import SourceRow, source_row
@@ -124,8 +126,9 @@ class OneRow:
         return f"{dollars(cost)}, for {used} out, over all attempts"
 
     def text(self) -> str:
-        """Return inputs, prompt and raw answer, for people."""
-        return "\n".join([*self._inputs(), *self._prompt(), *self._answer()])
+        """Return inputs, prompt, passages and raw answer, for people."""
+        sections = self._inputs(), self._prompt(), self._passages(), self._answer()
+        return "\n".join(chain.from_iterable(sections))
 
     def _inputs(self) -> list[str]:
         if isinstance(self.source, str):
@@ -149,6 +152,12 @@ class OneRow:
         if self.has_changed:
             lines.append("The source's row or the spec has changed since: it would be another one.")
         return [*lines, ""]
+
+    def _passages(self) -> list[str]:
+        citations = self.row.get("_citations")
+        if not citations:
+            return []
+        return ["Passages that the answer rests on:", *passage_lines(self.answers, citations), ""]
 
     def _answer(self) -> list[str]:
         raw = self.row["_response"]

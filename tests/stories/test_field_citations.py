@@ -13,6 +13,7 @@ from batchata_tasks import Batch, JobResult
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.operations.compact import compact
 from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.reports.one_row import one_row
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.jobs import CLAUDE, GPT, bodies, sent
 from tests.support.pdfs import pdf
@@ -244,3 +245,23 @@ def test_another_attempt_cites_too(emulator: Emulator, kind: str) -> None:
     assert receipt.outcomes == {"succeeded": 1}
     assert sent(emulator) == 2
     assert cited() == {"invoice.pdf": RIGHT}
+
+
+@pytest.mark.usefixtures("emulator", "folder")
+def test_a_row_shows_its_passages() -> None:
+    """`show --key` prints field, value, page and quote, and says which value no passage states."""
+    fields = {**SCHEMA["properties"], "remark": {"type": "string"}}
+    schema: dict[str, Any] = {"type": "object", "properties": fields, "required": list(fields)}
+    enrich(spec("anthropic", response_schema=schema))
+    [remark] = pq.read_table("out/data")["remark"].to_pylist()
+    shown = one_row(spec("anthropic", response_schema=schema), ["path=invoice.pdf"]).text()
+    passages = shown.partition("Passages that the answer rests on:\n")[2].partition("\n\n")[0]
+    assert passages.splitlines() == [
+        "  invoice_no = 2026-0417",
+        "    page 1, invoice.pdf, high, verified, labelled 'Invoice no':",
+        "      Invoice no.: 2026-0417",
+        "  grand_total = 29.16",
+        "    page 3, invoice.pdf, high, verified, labelled 'Grand total':",
+        "      Grand total: 29.16",
+        f"  remark = {remark}: no passage says it",
+    ]
