@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from batchata_tasks.cli.console import (
     shown_progress,
 )
 from batchata_tasks.common.commands import naming
+from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.reports.printing import print_pairs, print_table, print_text
 
@@ -190,6 +192,14 @@ def show(
     where: Where = None,
     columns: Columns = None,
     key: OneKey = None,
+    open_page: Annotated[
+        bool,
+        typer.Option(
+            "--open",
+            help="With --key: write a page of HTML with the documents that were sent and the "
+            "passages marked in them, and open it in a browser.",
+        ),
+    ] = False,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
@@ -205,9 +215,12 @@ def show(
     from batchata_tasks.reports.shown_dataset import dataset_in
 
     with boundary(spec=spec):
+        if open_page and not key:
+            message = "--open: it shows one row; name it with --key."
+            raise SpecError(message)
         dataset = dataset_in(spec) if is_folder(spec, overrides) else load(spec, overrides, None)
         if key:
-            _show_row(dataset, key, as_json=as_json)
+            _show_row(dataset, key, as_json=as_json, open_page=open_page)
             return
         named = _names(columns or [])
         shown = dataset_rows(dataset, Selection(rows, failed, where, named or None))
@@ -220,15 +233,32 @@ def show(
         print_text(out, how_to_open(dataset))
 
 
-def _show_row(dataset: ShownDataset, key: list[str], *, as_json: bool) -> None:
+def _show_row(
+    dataset: ShownDataset, key: list[str], *, as_json: bool, open_page: bool = False
+) -> None:
     from batchata_tasks.reports.one_row import one_row
 
     row = one_row(dataset, key)
-    if as_json:
+    if open_page:
+        _open(row.html())
+    elif as_json:
         print_json(row.to_json(), default=text_of)
     else:
         print_pairs(out, row.facts())
         print_text(out, f"\n{row.text()}")
+
+
+def _open(page: str) -> None:
+    """Write a page to a file of its own, and open that in a browser if there is one."""
+    import webbrowser
+    from tempfile import NamedTemporaryFile
+
+    with NamedTemporaryFile(  # it may be read by this user alone, and stays
+        "w", encoding="utf-8", prefix="batchata-", suffix=".html", delete=False
+    ) as file:
+        file.write(page)
+    print_text(out, file.name)
+    webbrowser.open(Path(file.name).as_uri())
 
 
 def _names(columns: list[str]) -> list[str]:

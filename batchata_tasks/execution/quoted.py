@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import closing, contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
-
-import orjson
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchata_tasks.citations.quotes import Text, cite_fields
 from batchata_tasks.common.errors import StorageError
-from batchata_tasks.common.json import as_dict
 from batchata_tasks.dataset.packs import open_kept
+from batchata_tasks.providers.sent_documents import body_of, documents_in
 from batchata_tasks.sources.document_text import pages_of_text
 from batchata_tasks.spec.jobs import JobsSpec
 
@@ -31,14 +29,19 @@ if TYPE_CHECKING:
 _TEXTS_KEPT = 16  # of documents, which neighbouring rows often share
 
 
+def text_of(document: Document) -> Text | None:
+    """Return the text of a document; None if none can be read."""
+    pages = pages_of_text(document)
+    return None if pages is None else Text(document.title, pages, document.kind == "pdf")
+
+
 class QuotedFields:
     """Finds the citations of a chunk's answers; its requests are read when the first one asks."""
 
     def __init__(self, context: BatchContext, chunk: Chunk) -> None:
         self._provider = context.provider
         self._path = context.folder.requests / f"{chunk.id}.jsonl"
-        # a job's document comes first, before any parts of its own; those of a row before its text
-        self._one_document = isinstance(context.run.spec, JobsSpec)
+        self._is_job = isinstance(context.run.spec, JobsSpec)
         self._places: dict[bytes, tuple[int, int]] | None = None
         self._unpacked: BytesIO | None = None
         self._texts = OrderedDict[str, Text | None]()
@@ -55,9 +58,7 @@ class QuotedFields:
     def _text_of(self, document: Document) -> Text | None:
         name = document.sha256
         if name not in self._texts:
-            pages = pages_of_text(document)
-            paged = document.kind == "pdf"
-            self._texts[name] = None if pages is None else Text(document.title, pages, paged)
+            self._texts[name] = text_of(document)
             if len(self._texts) > _TEXTS_KEPT:
                 self._texts.popitem(last=False)
         return self._texts[name]
@@ -74,9 +75,8 @@ class QuotedFields:
                 line = stream.read(place[1])
         except (FileNotFoundError, StorageError):
             return []
-        parts = self._parts(line)
-        documents = [self._provider.document_of(as_dict(part)) for part in parts]
-        return [one for one in documents if one is not None]
+        adapter, is_job = type(self._provider), self._is_job
+        return documents_in(body_of(line), adapter, first_alone=is_job)
 
     @contextmanager
     def _opened(self) -> Generator[BinaryIO, None, None]:
@@ -88,17 +88,6 @@ class QuotedFields:
             return
         with closing(stream):
             yield stream
-
-    def _parts(self, line: bytes) -> list[Any]:
-        """Return the parts of a request that are its documents."""
-        record = as_dict(orjson.loads(line.rstrip().rstrip(b",")))
-        bodies = [body for value in record.values() if (body := as_dict(value))]
-        turns: list[Any] = bodies[0].get(self._provider.turns_param, []) if bodies else []
-        # a further attempt adds turns, which are plain texts
-        contents = [as_dict(turn).get("content") for turn in turns]
-        split = [cast("list[Any]", one) for one in contents if isinstance(one, list)]
-        parts = split[-1] if split else []
-        return parts[:1] if self._one_document else parts[:-1]
 
     def _index(self, stream: BinaryIO) -> dict[bytes, tuple[int, int]]:
         """Return where the line of each request begins, and how long it is, by custom_id."""

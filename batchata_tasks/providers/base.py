@@ -193,7 +193,8 @@ class Adapter(Checks, ABC):
     def body(self, request: Request) -> dict[str, Any]:
         """Return the body of a request, built anew each time."""
 
-    def document_of(self, part: Mapping[str, Any]) -> Document | None:
+    @classmethod
+    def document_of(cls, part: Mapping[str, Any]) -> Document | None:
         """Return the document that a part of a turn is, in a body that `body` made.
 
         None if it is none, or if requests take none. A text may be taken for one.

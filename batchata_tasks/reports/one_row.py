@@ -18,12 +18,15 @@ from batchata_tasks.dataset.columns import OWN_NAMES
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.key_words import key_values, places_of, typed_key
 from batchata_tasks.dataset.stored_json import from_parquet, schema_of_part
-from batchata_tasks.reports.kept_requests import kept_request
+from batchata_tasks.execution.quoted import text_of
+from batchata_tasks.reports.kept_requests import kept_documents, kept_request
+from batchata_tasks.reports.marked_pages import marked_html
 from batchata_tasks.reports.passages import passage_lines
 from batchata_tasks.reports.requests import RequestParts, indented, pretty
 from batchata_tasks.reports.selected_rows import parts_of
 from batchata_tasks.reports.source_row import SourceRow, source_row
 from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.spec.run import RunSpec
 
 if TYPE_CHECKING:
@@ -158,6 +161,14 @@ class OneRow:
         if not citations:
             return []
         return ["Passages that the answer rests on:", *passage_lines(self.answers, citations), ""]
+
+    def html(self) -> str:
+        """Return a page of HTML with the documents that were sent, and the passages in them."""
+        of_job = self.dataset.key == [JOB_ID]
+        documents = kept_documents(DatasetFolder(self.dataset.output), self.row, of_job=of_job)
+        texts = [text for one in documents if (text := text_of(one)) is not None]
+        citations: list[dict[str, Any]] = self.row.get("_citations") or []
+        return marked_html(named(self.key), self.answers, citations, texts)
 
     def _answer(self) -> list[str]:
         raw = self.row["_response"]

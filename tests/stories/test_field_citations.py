@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
 
 import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from batchata_tasks import Batch, JobResult
+from batchata_tasks.cli.commands import app
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.operations.compact import compact
 from batchata_tasks.pipeline.enrich import enrich
@@ -265,3 +269,33 @@ def test_a_row_shows_its_passages() -> None:
         "      Grand total: 29.16",
         f"  remark = {remark}: no passage says it",
     ]
+
+
+@pytest.mark.parametrize("file", ["invoice.pdf", "invoice.txt"])
+@pytest.mark.usefixtures("emulator", "folder")
+def test_a_page_shows_the_documents(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`show --key --open` opens a page with the documents that were sent, passages marked.
+
+    Foreign text in it does nothing.
+    """
+    opened = list[str]()
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    Path("invoice.txt").write_text(f"{TEXT}\n<script>alert(1)</script>")
+    source = {"source": {"documents": file}}
+    enrich(spec("anthropic", **source))
+    Path(file).unlink()
+    Path("spec.json").write_text(spec("anthropic", **source).model_dump_json(exclude_unset=True))
+    done = CliRunner().invoke(app, ["show", "spec.json", "--key", f"path={file}", "--open"])
+    assert done.exit_code == 0, done.output
+    [url] = opened
+    page = Path(unquote(urlsplit(url).path)).read_text()
+    assert re.findall("<mark>(.*?)</mark>", page) == [PAGES[0], PAGES[2]]
+    assert "<script>" not in page
+    assert ("&lt;script&gt;" in page) == (file == "invoice.txt")
+
+
+def test_only_one_row_is_opened() -> None:
+    """Without a key, `--open` is refused."""
+    done = CliRunner().invoke(app, ["show", "spec.json", "--open"])
+    assert done.exit_code == 2
+    assert "--open: it shows one row; name it with --key." in done.output

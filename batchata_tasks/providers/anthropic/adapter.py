@@ -193,7 +193,8 @@ class AnthropicAdapter(Adapter):
         del model
         return 10_000, 6_000
 
-    def document_of(self, part: Mapping[str, Any]) -> Document | None:
+    @classmethod
+    def document_of(cls, part: Mapping[str, Any]) -> Document | None:
         return _document_of(part)
 
     @texts_as_given

@@ -230,7 +230,8 @@ class OpenAIAdapter(Adapter):
             return 60_000, 50_000
         return super().document_tokens(model)
 
-    def document_of(self, part: Mapping[str, Any]) -> Document | None:
+    @classmethod
+    def document_of(cls, part: Mapping[str, Any]) -> Document | None:
         if isinstance(text := part.get("text"), str):
             return untitled(text)
         file = as_dict(part.get("file"))

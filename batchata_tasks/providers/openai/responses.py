@@ -113,7 +113,8 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
             )
             raise SpecError(message)
 
-    def document_of(self, part: Mapping[str, Any]) -> Document | None:
+    @classmethod
+    def document_of(cls, part: Mapping[str, Any]) -> Document | None:
         if isinstance(text := part.get("text"), str):
             return untitled(text)
         return Document.of_url(str(part.get("filename", "")), part.get("file_data"))
