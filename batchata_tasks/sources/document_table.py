@@ -103,6 +103,8 @@ def matches(pattern: str) -> list[str]:
         raise SpecError(message)
     base = Path(pattern_base(str(whole)))
     with errors_of(pattern):
+        if base.is_dir():
+            os.scandir(base).close()  # raises if it cannot be read, which `glob` does not
         if "**" in whole.relative_to(base).parts:
             found = _walked(base, whole.relative_to(base).parts)
         else:
@@ -111,12 +113,18 @@ def matches(pattern: str) -> list[str]:
 
 
 def _walked(base: Path, pattern: Sequence[str]) -> Iterator[Path]:
-    for place, folders, names in os.walk(base):
+    for place, folders, names in os.walk(base, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inner = Path(place).relative_to(base).parts
         for name in names:
             if _is_match(pattern, (*inner, name)):
                 yield Path(place, name)
+
+
+def _refuse(error: OSError) -> None:
+    """Refuse a folder that cannot be read, whose rows would seem to have left the source."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _is_match(pattern: Sequence[str], path: Sequence[str]) -> bool:

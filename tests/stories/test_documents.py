@@ -416,6 +416,12 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         {"enable_citations": True},
         "is a picture, of which nothing can be cited",
     ),
+    "citations of pages that are pictures": (
+        "a.pdf",
+        pdf("", ""),
+        {"enable_citations": True},
+        "has no text that could be cited, only pictures; recognize its text first, or remove",
+    ),
     "no path": ("", b"", {"file": 5}, "file: 5 is no path; write a text or a Path."),
     "a name that cannot be told": (
         "",

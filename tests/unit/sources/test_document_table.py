@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from datetime import UTC, datetime
@@ -126,6 +127,21 @@ def test_what_names_no_files_is_refused(folder: Path, pattern: str, sentence: st
     with pytest.raises(BatchataError) as told:
         rows(pattern)
     assert str(told.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("pattern", ["in/*.pdf", "in/**/*.pdf"])
+def test_a_folder_that_fails_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """Its files would seem to have left the source, and `on_missing` might delete their rows."""
+    put(folder, "in/a.pdf")
+
+    def scandir(_path: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(BatchataError, match=r"cannot be read: .*Input/output error"):
+        rows(pattern)
 
 
 def test_a_name_that_is_no_text_is_refused(folder: Path) -> None:
