@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from batchata_tasks.sources.documents import ODD_FILE
+from batchata_tasks.sources.documents import pdf_errors
 from batchata_tasks.types.document import PDF
 
 if TYPE_CHECKING:
@@ -19,11 +19,10 @@ def pages_of_text(document: Document) -> tuple[str, ...] | None:
     if document.media_type != PDF:
         return None
     from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
-    from pypdf.errors import PyPdfError  # noqa: PLC0415 - slow
 
     # closed, the stream does not keep the data until the reader's circles are collected
     with BytesIO(document.data) as stream:
         try:
             return tuple(page.extract_text() for page in PdfReader(stream).pages)
-        except (PyPdfError, *ODD_FILE):
+        except pdf_errors():
             return None

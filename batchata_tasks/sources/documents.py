@@ -21,6 +21,8 @@ from batchata_tasks.types.document import PDF, TEXT, Document
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from pypdf import PageObject
+
 # Python shows warnings of everybody else in the terminal; what is wrong with a file is told anyway
 logging.getLogger("pypdf").addHandler(logging.NullHandler())
 MOST_BYTES = 100_000_000
@@ -164,13 +166,22 @@ def _is_text(data: bytes) -> bool:
 
 
 # what pypdf raises for files that are not quite PDFs, besides errors of its own
-ODD_FILE = (LookupError, ValueError, AttributeError, TypeError, RecursionError)
+_ODD_FILE = (
+    *(LookupError, ValueError, AttributeError, TypeError, ArithmeticError),
+    *(RuntimeError, AssertionError, MemoryError),
+)
+
+
+def pdf_errors() -> tuple[type[Exception], ...]:
+    """Return what a reader of PDFs raises for files that are not quite PDFs."""
+    from pypdf.errors import DeprecationError, PyPdfError  # noqa: PLC0415 - slow
+
+    return (PyPdfError, DeprecationError, *_ODD_FILE)
 
 
 def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, int]:
     """Return how many pages a PDF has, and, if it is to be cited, how many are without text."""
     from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
-    from pypdf.errors import PyPdfError  # noqa: PLC0415 - slow
 
     problem, pages, textless = None, 0, 0
     try:
@@ -180,8 +191,8 @@ def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, in
         elif not (pages := len(reader.pages)):
             problem = "has no pages; check it"
         elif cited:
-            textless = sum(not page.extract_text().strip() for page in reader.pages)
-    except (PyPdfError, *ODD_FILE) as error:
+            textless = sum(not _may_have_text(page) for page in reader.pages)
+    except pdf_errors() as error:
         message = f"file: {name} cannot be read as a PDF ({type(error).__name__}); save it anew."
         raise SpecError(message) from error
     if pages and pages == textless:
@@ -193,3 +204,11 @@ def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, in
         message = f"file: {name} {problem}."
         raise SpecError(message)
     return pages, textless
+
+
+def _may_have_text(page: PageObject) -> bool:
+    """Whether a page has text that a reader extracts; one that it cannot read may have some."""
+    try:
+        return bool(page.extract_text().strip())
+    except pdf_errors():
+        return True
