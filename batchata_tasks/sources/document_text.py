@@ -9,6 +9,8 @@ from batchata_tasks.sources.documents import pdf_errors
 from batchata_tasks.types.document import PDF
 
 if TYPE_CHECKING:
+    from pypdf import PageObject
+
     from batchata_tasks.types.document import Document
 
 
@@ -23,6 +25,14 @@ def pages_of_text(document: Document) -> tuple[str, ...] | None:
     # closed, the stream does not keep the data until the reader's circles are collected
     with BytesIO(document.data) as stream:
         try:
-            return tuple(page.extract_text() for page in PdfReader(stream).pages)
+            return tuple(map(_text_of, PdfReader(stream).pages))
         except pdf_errors():
             return None
+
+
+def _text_of(page: PageObject) -> str:
+    """Return the text of a page; one that cannot be read has none."""
+    try:
+        return page.extract_text()
+    except pdf_errors():
+        return ""
