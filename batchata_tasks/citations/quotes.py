@@ -40,7 +40,7 @@ class _Texts:
         self._starts = list(accumulate((len(text.pages) for text in texts), initial=0))
 
     def page(self, page: int | None) -> int | None:
-        """Return a page that a model names, which knows nothing of others documents."""
+        """Return a page that a model names, which knows nothing of other documents."""
         return page if len(self._texts) == 1 else None
 
     def placed(self, citation: Citation) -> Citation:
@@ -88,20 +88,20 @@ def cite_fields(
     for leaf in told:
         label = leaf.names[0].shown if leaf.names else ""
         answer += [(f"\n- {label}: ", []), (_spelled(leaf.value), by_field.get(leaf.path, []))]
-    source = all_pages.pages or None
+    source = all_pages.pages  # without any, nothing is verified, nor graded more than low
     mapped = mapped_leaves(found, answer, source) or {}
     _lower_contradicted(found, mapped, source)
     lacking = [
         leaf.path for leaf in told if not any(one["verified"] for one in mapped.get(leaf.path, []))
     ]
     if lacking and source:
-        in_text = _in_text(found, all_pages.pages)
+        in_text = _in_text(found, source)
         mapped |= {path: in_text[path] for path in lacking if path in in_text}
     return [all_pages.placed(one) for leaf in told for one in mapped.get(leaf.path, [])]
 
 
 def _lower_contradicted(
-    found: list[Leaf], mapped: dict[str, list[Citation]], source: list[str] | None
+    found: list[Leaf], mapped: dict[str, list[Citation]], source: list[str]
 ) -> None:
     """Grade quotes low that have a field's name, and not as the label of its value.
 
@@ -121,10 +121,8 @@ def _lower_contradicted(
             quoted = set(words(folded(one["cited_text"] or "")))
             is_named = any(name.words and quoted.issuperset(name.words) for name in names[path])
             if is_named and one["grade"] != "low" and (path, one["cited_text"]) not in labelled:
-                one["grade"], one["reason"] = (
-                    "low",
-                    f"{one['reason']}, but its quote labels another value so",
-                )
+                one["grade"] = "low"
+                one["reason"] += ", but its quote labels another value so"
 
 
 def _in_text(found: list[Leaf], pages: list[str]) -> dict[str, list[Citation]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.document import Document
 
+_LONGEST_ID = 200  # bytes
 _TEXTS_KEPT = 16  # of documents, which neighbouring rows often share
 
 
@@ -64,7 +65,7 @@ class QuotedFields:
         return self._texts[name]
 
     def _documents(self, custom_id: str) -> list[Document]:
-        """Return the documents of a request; none if its file is gone, or has been cleaned."""
+        """Return the documents of a request; none if its file is gone, or damaged."""
         try:
             with self._opened() as stream:
                 if self._places is None:
@@ -72,11 +73,10 @@ class QuotedFields:
                 if (place := self._places.get(custom_id.encode())) is None:
                     return []
                 stream.seek(place[0])
-                line = stream.read(place[1])
-        except (FileNotFoundError, StorageError):
+                body = body_of(stream.read(place[1]))
+            return documents_in(body, type(self._provider), first_alone=self._is_job)
+        except (OSError, ValueError, StorageError):
             return []
-        adapter, is_job = type(self._provider), self._is_job
-        return documents_in(body_of(line), adapter, first_alone=is_job)
 
     @contextmanager
     def _opened(self) -> Generator[BinaryIO, None, None]:
@@ -94,7 +94,7 @@ class QuotedFields:
         framing, places, start = self._provider.framing, dict[bytes, tuple[int, int]](), 0
         for line in stream:
             if line.startswith(framing.before_id):
-                rest = line[len(framing.before_id) : len(framing.before_id) + 200]
-                places[rest[: rest.index(framing.before_body[:1])]] = start, len(line)
+                rest = line[len(framing.before_id) : len(framing.before_id) + _LONGEST_ID]
+                places[rest.partition(framing.before_body[:1])[0]] = start, len(line)
             start += len(line)
         return places

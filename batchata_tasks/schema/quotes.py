@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.text import is_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,8 +73,9 @@ def fields_text(text: str) -> str:
     parts = _parts(text)
     if _FIELDS not in parts:
         return text
-    # as written: orjson would refuse integers that only exact columns hold
-    return json.dumps(parts[_FIELDS], ensure_ascii=False)
+    # not by orjson, which refuses integers that only exact columns hold, and halves of pairs, which
+    # the response model is to refuse
+    return json.dumps(parts[_FIELDS])
 
 
 def quotes_in(text: str) -> list[Quote]:
@@ -84,7 +86,9 @@ def quotes_in(text: str) -> list[Quote]:
     found = list[Quote]()
     for one in map(as_dict, cast("list[object]", listed)):
         field, quote, page = one.get("field"), one.get("quote"), one.get("page")
-        if isinstance(field, str) and isinstance(quote, str) and quote.strip():
+        if not (isinstance(field, str) and isinstance(quote, str)):
+            continue
+        if quote.strip() and is_unicode(quote):
             is_page = isinstance(page, int) and not isinstance(page, bool) and page > 0
             found.append(Quote(field, quote, page if is_page else None))
     return found

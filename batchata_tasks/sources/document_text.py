@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from batchata_tasks.common.text import is_unicode
 from batchata_tasks.sources.documents import pdf_errors
 from batchata_tasks.types.document import PDF
 
@@ -33,6 +34,8 @@ def pages_of_text(document: Document) -> tuple[str, ...] | None:
 def _text_of(page: PageObject) -> str:
     """Return the text of a page; one that cannot be read has none."""
     try:
-        return page.extract_text()
+        text = page.extract_text()
     except pdf_errors():
         return ""
+    # fonts may map to halves of pairs, which no column holds
+    return text if is_unicode(text) else text.encode("utf-8", "replace").decode()

@@ -10,6 +10,8 @@ import hashlib
 import logging
 import os
 import stat
+import struct
+import zlib
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -168,7 +170,7 @@ def _is_text(data: bytes) -> bool:
 # what pypdf raises for files that are not quite PDFs, besides errors of its own
 _ODD_FILE = (
     *(LookupError, ValueError, AttributeError, TypeError, ArithmeticError),
-    *(RuntimeError, AssertionError, MemoryError),
+    *(RuntimeError, AssertionError, MemoryError, zlib.error, struct.error),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +18,7 @@ from batchata_tasks.cli.commands import app
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.operations.compact import compact
 from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.reports.one_row import one_row
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.jobs import CLAUDE, GPT, bodies, sent
@@ -24,6 +26,7 @@ from tests.support.pdfs import pdf
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 APIS: dict[str, dict[str, str]] = {
@@ -238,6 +241,21 @@ def test_passages_come_again_with_lost_rows(emulator: Emulator, packed: bool) ->
     enrich(spec("anthropic"))
     assert cited()["invoice.pdf"] == before["invoice.pdf"] == RIGHT
     assert sent(emulator) == 2
+
+
+@pytest.mark.parametrize("size", [0, 400])
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.usefixtures("emulator", "folder")
+def test_a_damaged_request_file_keeps_no_answer_from_landing(api: str, size: int) -> None:
+    """Without the document that was sent, passages are not verified, and the row lands."""
+
+    def collect(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        os.truncate(f"out/_batchata/requests/{chunk_id}.jsonl", size)
+        return Steps().collect(ref, chunk_id)
+
+    assert enrich(spec(api), steps=Steps(collect=collect)).outcomes == {"succeeded": 1}
+    [row] = pq.read_table("out/data").to_pylist()
+    assert {(one["grade"], one["verified"]) for one in row["_citations"]} == {("low", False)}
 
 
 @pytest.mark.parametrize("kind", ["request_truncated", "request_invalid_answer"])

@@ -62,7 +62,7 @@ def test_what_nobody_quoted_is_sought() -> None:
 def test_without_a_text_nothing_is_verified() -> None:
     """Of a picture, quotes are kept as the model gives them, and graded low."""
     [one] = cite_fields({"total": 5}, [("total", "Total: 5", 1)], [])
-    assert not one["verified"]
+    assert (one["grade"], one["verified"]) == ("low", False)
 
 
 @given(
