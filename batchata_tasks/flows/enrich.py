@@ -28,7 +28,12 @@ from batchata_tasks.execution.held_dataset import CancelledRunError, find_datase
 from batchata_tasks.flows.artifacts import left_if_possible
 from batchata_tasks.flows.ending import stop_cancelled
 from batchata_tasks.flows.events import send_ended
-from batchata_tasks.flows.flow_runs import PrefectFlowRuns, this_flow_run
+from batchata_tasks.flows.flow_runs import (
+    Awaited,
+    PrefectFlowRuns,
+    awaited_by,
+    this_flow_run,
+)
 from batchata_tasks.flows.lineage import note_lineage
 from batchata_tasks.flows.log import leave_out_what_is_no_news
 from batchata_tasks.flows.lost import ended_before
@@ -133,11 +138,16 @@ def _ended_before() -> State[dict[str, Any]] | None:
 def _carry_out_cancel(spec: EnrichmentSpec, settings: Settings) -> None:
     """Have what is open of a dataset cancelled if a person cancelled the flow run that left it.
 
-    `watch` does that at its next pass, which may not have come yet.
+    `watch` does that at its next pass, which may not have come yet. What this flow run was
+    suspended for is its own, whoever went on with it meanwhile.
     """
+    own = this_flow_run()
     with opened_ledger(settings.ledger_url) as ledger:
         dataset_id = find_dataset(DatasetFolder(spec.output), ledger)
         work = None if dataset_id is None else ledger.left_by(dataset_id)
+        row = None if dataset_id is None else ledger.open_run(dataset_id)
+        if own is not None and row is not None and Awaited(ledger.id, row.id) in awaited_by(own):
+            return
     # if the server does not answer, `watch` sees to it later
     with suppress(TransientError):
         if work is not None and PrefectFlowRuns(repeated=False).cancelled({work}):

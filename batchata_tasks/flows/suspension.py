@@ -137,6 +137,8 @@ def leave_to_another(spec: EnrichmentSpec, settings: Settings, letting_go: Letti
         row = None if dataset_id is None else ledger.open_run(dataset_id)
         if row is None or row.id in letting_go.before:
             return
+        if ledger.stop_reason(row.id) is not None:  # whoever goes on with it sends nothing
+            return
         awaited = Awaited(ledger.id, row.id)
     with suppress(HTTPError, TransientError):
         if (other := _suspended_alike(run, awaited)) is not None:

@@ -262,8 +262,9 @@ class LimitsAhead:
         if self.prospect.rows:
             return f"enough for {_about(self.prospect)} now"
         now = "" if self.once_back is None else " now"
-        least = dollars(self.least)
-        return f"too little for any row{now}, of which the cheapest may cost {least}"
+        if self.left >= self.least:  # a batch has a hundredth of the rows at least, or the pilot's
+            return f"too little for the first batch{now}"
+        return f"too little for any row{now}, of which the cheapest may cost {dollars(self.least)}"
 
     def _once_back(self, later: Prospect) -> str:
         """Say what a run has of it that waits for what others have in flight, and who waits."""

@@ -5,6 +5,7 @@ Before it is sent it waits for room in the provider's queue; its money is reserv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,9 +136,11 @@ def _was_accepted(run: RunContext, chunk: Chunk) -> bool:
     """Look up a create of unknown fate that is not wanted any more; withdraw it if absent.
 
     Raises:
-        StillUnclearError: nobody knows yet, and the run lets go rather than wait for it.
+        StillUnclearError: nobody knows yet, and a pass of `watch` waits for nothing.
     """
-    if adopt(run.for_chunk(chunk), chunk, run.held.letting_go.after) is not None:
+    # each process counts the time of the proof anew: one that let go would never have it
+    longest = math.inf if run.held.letting_go.after else 0
+    if adopt(run.for_chunk(chunk), chunk, longest) is not None:
         return True
     withdraw(run.folder, run.ledger, run.lease, chunk.id, absent=True)
     return False

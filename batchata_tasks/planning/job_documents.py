@@ -7,7 +7,6 @@ digest of the document as it was.
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -21,6 +20,7 @@ from batchata_tasks.spec.jobs import JOB_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.spec.job import Job
@@ -48,23 +48,23 @@ class StoredDocuments:
         return cls(files)
 
     def digest_of(self, job: Job) -> str | None:
-        """Return the `sha256` of a job's document as the job was last stored; None if unknown.
+        """Return the `sha256` of a job's document as it was last stored; None if unknown.
 
-        It is the one of the same id and name of the file, or else of the same file.
+        It is that of the same path: another file of its name may be another document.
         """
         if job.file is None:
             return None
         if not self._is_read:
             self._read()
         path = str(job.file.absolute())
-        return self._by_id.get((job.id, job.file.name)) or self._by_path.get(path)
+        return self._by_id.get((job.id, path)) or self._by_path.get(path)
 
     def _read(self) -> None:
         for file in self._files():
             # one that is damaged is told where it is needed
             with suppress(SourceError):
                 for job_id, path, sha256 in _documents(file):
-                    self._by_id[job_id, Path(path).name] = self._by_path[path] = sha256
+                    self._by_id[job_id, path] = self._by_path[path] = sha256
         self._is_read = True
 
 

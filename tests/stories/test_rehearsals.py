@@ -245,7 +245,8 @@ def test_its_money_counts_for_rehearsals_alone(table: Table, stage: Stage) -> No
     stage.real()
     planned = preview(table.spec(budget=BUDGET), Settings())
     assert planned.limits is not None
-    assert planned.limits.budget_left == 10**12
+    assert planned.limits.budget is not None
+    assert planned.limits.budget.left == 10**12
     assert planned.summary.calibrated_by == 0
     receipt = table.run(budget=BUDGET)
     assert receipt.budget is not None

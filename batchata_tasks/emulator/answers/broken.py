@@ -113,8 +113,19 @@ def _inserted(provider: Provider, body: JSON, lengths: Lengths, what: str) -> st
 
 def _misread(provider: Provider, body: JSON, lengths: Lengths) -> str:
     """Return the answer with the first two digits of each fraction exchanged: 92.16 for 29.16."""
-    value = as_object(orjson.loads(answer_text(provider, body, lengths)))
-    return orjson.dumps({**value, "fields": _exchanged(value.get("fields"))}).decode()
+    value = _quoting(text := answer_text(provider, body, lengths))
+    if value is None:
+        return text
+    return orjson.dumps({**value, "fields": _exchanged(value["fields"])}).decode()
+
+
+def _quoting(text: str) -> JSON | None:
+    """Return an answer that quotes; None if it is another one."""
+    try:
+        value = as_object(orjson.loads(text))
+    except ValueError:
+        return None
+    return value if value.keys() == {"fields", "quotes"} else None
 
 
 def _exchanged(value: Any) -> Any:
@@ -127,8 +138,10 @@ def _exchanged(value: Any) -> Any:
 
 def _mispaged(provider: Provider, body: JSON, lengths: Lengths) -> str:
     """Return the answer with the page after the right one in each of its quotes."""
-    value = as_object(orjson.loads(answer_text(provider, body, lengths)))
-    quotes = [{**one, "page": one["page"] + 1} for one in value.get("quotes", [])]
+    value = _quoting(text := answer_text(provider, body, lengths))
+    if value is None:
+        return text
+    quotes = [{**one, "page": one["page"] + 1} for one in value["quotes"]]
     return orjson.dumps({**value, "quotes": quotes}).decode()
 
 

@@ -162,14 +162,12 @@ def test_what_was_sent_lands_before_a_document_is_looked_at(emulator: Emulator) 
     assert sent(emulator) == 3
 
 
-def test_other_copies_of_a_program_know_the_document(emulator: Emulator) -> None:
-    """A folder that was moved with its results needs no documents, either."""
+def test_another_file_of_the_name_is_another_document(emulator: Emulator) -> None:
+    """A job whose file is missing has no answer about a file of the same name elsewhere."""
     batch().run()
-    shutil.move("answers", "moved")
-    remove_all()
-    later = Batch("moved").set_default_params(model=CLAUDE, max_tokens=64)
-    later.add_job(id="a", file="somewhere/else/a.txt", prompt="p")
-    assert later.run().results()["a"].is_success()
+    later = Batch("answers").set_default_params(model=CLAUDE, max_tokens=64)
+    with pytest.raises(SpecError, match=r"job 'a': file: .*next/a\.txt cannot be read"):
+        later.add_job(id="a", file="next/a.txt", prompt="p")
     assert sent(emulator) == 1
 
 

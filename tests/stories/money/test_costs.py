@@ -116,6 +116,9 @@ def test_a_receipt_tells_what_was_saved(table: Table) -> None:
         "spent_usd": receipt.cost_usd,
         "in_flight_usd": "0.000000000000",
         "left_usd": f"{2 - Decimal(str(receipt.cost_usd)):f}",
+        "batches_of_others": 0,
+        "reserved_by_others_usd": "0.000000000000",
+        "expected_back_usd": "0.000000000000",
     }
     assert (receipt.reserved_usd, receipt.cached_share, receipt.waits) == ("0.000000000000", 0.0, 0)
     lines = dict(receipt.lines())

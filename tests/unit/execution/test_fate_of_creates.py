@@ -17,8 +17,13 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.common.money import usd
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
 from batchata_tasks.ledger import ChunkState
+from batchata_tasks.operations.cancel import request_cancel
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
+from batchata_tasks.pipeline.enrich import run_prepared
+from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, money, run_with, stopping_at
 from tests.support.operations import preview, reconcile
@@ -382,3 +387,20 @@ def test_reconcile_says_when_a_held_create_was_never_accepted(table: Table) -> N
     table.emulator.control.clear_faults()
     (doubt,) = reconcile().doubts
     assert "--resend" in doubt.note
+
+
+def test_a_cancelled_run_that_may_let_go_waits_for_the_proof(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process counts the time of the proof anew: one that let go would never have it.
+
+    A pass of `watch`, which waits for nothing, leaves it to whoever does.
+    """
+    leave_in_doubt(table, monkeypatch, "drop_before")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "1")
+    request_cancel(table.spec(), Settings())
+    with pytest.raises(SuspendedRunError):
+        run_prepared(prepare_run(table.spec(), Settings()), letting_go=LettingGo(0))
+    ready = prepare_run(table.spec(), Settings())
+    assert run_prepared(ready, letting_go=LettingGo(0.1)).result == "cancelled"
+    assert accepted(table) == 0
