@@ -92,6 +92,12 @@ class Leases(Store):
         row = connection.execute(_DATASET, {"dataset_id": dataset_id}).first()
         return None if row is None or row.holder is not None else row.worked_by
 
+    @reads
+    def last_work(self, connection: Connection, dataset_id: str) -> str | None:
+        """Return the work that holds a dataset, or held it last; it may have died meanwhile."""
+        row = connection.execute(_DATASET, {"dataset_id": dataset_id}).first()
+        return None if row is None else row.worked_by
+
     @writes
     def acquire_lease(
         self, connection: Connection, dataset_id: str, seconds: float, run: str | None = None

@@ -171,14 +171,14 @@ def request_cancel(
     """Ask the open run of a spec's dataset to stop, if nobody is at work on it; wait for nothing.
 
     Whoever goes on with it cancels its batches. Return which run that is; None if there is none, or
-    if other work than `work` let go of it last.
+    if other work than `work` held it last, until it let go of it or died.
     """
     folder = DatasetFolder(spec.output)
     with opened_ledger(settings.ledger_url) as ledger:
         dataset_id = find_dataset(folder, ledger)
         if dataset_id is None or ledger.is_held(dataset_id):
             return None
-        if work is not None and ledger.left_by(dataset_id) != work:
+        if work is not None and ledger.last_work(dataset_id) != work:
             return None
         if (run := ledger.open_run(dataset_id)) is None:
             return None

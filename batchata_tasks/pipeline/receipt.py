@@ -254,7 +254,7 @@ class Receipt:
         spent = self.cost_in_words
         if self.cost_usd is None or not self.plan["requests"]:
             return spent
-        bound = f"upper bound of all planned rows {_read(self.upper_bound_usd)}"
+        bound = f"upper bound of one attempt each {_read(self.upper_bound_usd)}"
         return f"{spent} ({bound}; prices: {self.price_source})"
 
     def _money(self) -> list[tuple[str, str]]:

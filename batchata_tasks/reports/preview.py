@@ -276,7 +276,8 @@ class Preview:
         if self.in_flight.batches:
             what = "held" if self.in_flight.batches == self.held.batches else "in flight"
             more = f" more than what is {what}"
-        bound = f"at most {dollars(summary.bound)}{more} (upper bound; prices: {self.price_source})"
+        attempts = f"upper bound of one attempt each; prices: {self.price_source}"
+        bound = f"at most {dollars(summary.bound)}{more} ({attempts})"
         if not summary.requests:
             return [("Cost", bound)]
         expected = f"about {dollars(summary.expected)} ({based_on(summary.calibrated_by)})"
