@@ -179,7 +179,10 @@ Columns = Annotated[
 OneKey = Annotated[
     list[str] | None,
     typer.Option(
-        help=f"Print one row whole: its inputs, prompt, answer, attempts, cost and batch. {KEYS}",
+        help=(
+            "Print one row whole: inputs, prompt, passages, answer, attempts, cost and batch. "
+            f"{KEYS}"
+        ),
         metavar="KEY",
     ),
 ]

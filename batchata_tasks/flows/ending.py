@@ -68,8 +68,8 @@ def stop_cancelled(spec: EnrichmentSpec, settings: Settings, progress: Progress,
     provider for nothing.
     """
     asked = request_cancel(spec, settings, work)
-    if asked is None or not asked.batches:
-        progress.note("this run is cancelled: none of its batches is open at the provider.")
+    if asked is None or not asked.batches:  # another flow run may go on with those that are open
+        progress.note("this run is cancelled: no open batch at the provider is left to it.")
         return
     batches = pluralize(asked.batches, "open batch", "open batches")
     try:

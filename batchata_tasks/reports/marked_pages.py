@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 _STYLE = """
 body { font-family: sans-serif; margin: 2em auto; max-width: 60em; line-height: 1.4 }
-table { border-collapse: collapse } th, td { text-align: left; padding: .2em .8em; vertical-align: top }
-tr { border-bottom: 1px solid #ccc } section { border: 1px solid #ccc; margin: 1em 0; padding: 0 1em }
-pre { white-space: pre-wrap } mark { background: #ffe58a } .low mark, .low { color: #a33 }
-"""  # noqa: E501
+table { border-collapse: collapse }
+th, td { text-align: left; padding: .2em .8em; vertical-align: top }
+tr { border-bottom: 1px solid #ccc }
+section { border: 1px solid #ccc; margin: 1em 0; padding: 0 1em }
+pre { white-space: pre-wrap }
+mark { background: #ffe58a }
+.low { color: #a33 }
+"""
 _HEAD = "<tr><th>field</th><th>value</th><th>where</th><th>grade</th><th>quote</th></tr>"
 
 
