@@ -197,9 +197,14 @@ def has_plan(folder: Path, chunks: Iterable[Chunk]) -> bool:
     )
 
 
+def plan_rows(folder: Path, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+    """Yield a chunk's rows of the plan."""
+    return _batches(folder / f"{plan_name(chunk)}.arrow", chunk.start, chunk.stop)
+
+
 def plan_columns(folder: Path, chunk: Chunk, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
     """Yield a chunk's rows of the plan as blocks of columns in plain Python values."""
-    for batch in _batches(folder / f"{plan_name(chunk)}.arrow", chunk.start, chunk.stop):
+    for batch in plan_rows(folder, chunk):
         yield {column: batch.column(column).to_pylist() for column in columns}
 
 

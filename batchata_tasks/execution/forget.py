@@ -16,13 +16,19 @@ from batchata_tasks.common.canonical import key_digest, key_digests
 from batchata_tasks.common.files import storage_errors, write_json
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.columns import keys_of
-from batchata_tasks.dataset.manifest import read_chunk_manifest, write_manifest
+from batchata_tasks.dataset.manifest import (
+    has_plan,
+    plan_rows,
+    read_chunk_manifest,
+    write_manifest,
+)
 from batchata_tasks.dataset.packs import kept_files, kept_json
 from batchata_tasks.dataset.raw_files import batch_files, job_file
 from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names, without_lines
 from batchata_tasks.execution.held import ANSWER
 from batchata_tasks.execution.lost_files import commit_of_landed
 from batchata_tasks.execution.overdue import WHY
+from batchata_tasks.ledger import ChunkState
 from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.types.ids import TOKEN_CHARS, custom_id
 
@@ -97,6 +103,19 @@ def chunks_with(
         places = [i for i, one in enumerate(keys_of(rows, key)) if key_digest(one) == digest]
         if places:
             yield path.stem, places
+
+
+def is_planned(held: HeldDataset, key: list[str], digest: bytes) -> bool:
+    """Whether a key is in the plan of an unfinished run, which has not sent it."""
+    run = held.ledger.open_run(held.lease.dataset_id)
+    planned = [] if run is None else held.ledger.chunks(run.id, (ChunkState.PLANNED,))
+    return run is not None and any(
+        key_digest(one) == digest
+        for chunk in planned
+        if has_plan(held.folder.run_folder(run.id), [chunk])
+        for batch in plan_rows(held.folder.run_folder(run.id), chunk)
+        for one in keys_of(batch, key)
+    )
 
 
 def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:

@@ -9,7 +9,7 @@ import json
 import math
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from batchata_tasks.common.clock import at_awake, awake_clock
 from batchata_tasks.common.errors import CredentialsError
 from batchata_tasks.dataset.manifest import plan_columns
 from batchata_tasks.dataset.renames import Renames
+from batchata_tasks.execution.predecessor import Predecessor
 from batchata_tasks.execution.run_ref import RunRef
 from batchata_tasks.ledger import SENDING_ENDS, ChunkKind, ChunkState, Ledger, StopReason
 from batchata_tasks.planning.limits import limits_of
@@ -191,6 +192,11 @@ class RunContext:
         stored: dict[str, Any] = json.loads(self.begun.spec)
         return stored
 
+    @cached_property
+    def predecessor(self) -> Predecessor | None:
+        """The outdated run whose place this one takes, if there is one."""
+        return Predecessor.recorded(self.begun.spec)
+
     @property
     def rehearsal(self) -> bool:
         """Whether an emulator answers."""
@@ -208,8 +214,11 @@ class RunContext:
 
     @property
     def limits(self) -> SpendingLimits:
-        """What binds the run's spending."""
-        return limits_of(self.spec, rehearsal=self.rehearsal)
+        """What binds the run's spending: of its own limit, what its predecessors have left."""
+        limits, before = limits_of(self.spec, rehearsal=self.rehearsal), self.predecessor
+        if limits.run is None or before is None:
+            return limits
+        return replace(limits, run=max(limits.run - before.spent, 0))
 
     def plan(self) -> PlanSummary:
         """Return the summary of the run's plan, an empty one before the plan is fixed."""
@@ -279,7 +288,9 @@ class RunContext:
         """The moment at which a time limit is reached, by `awake_clock`."""
         seconds, moments = self.spec.time_limit_seconds, list[float]()
         if seconds is not None:
-            moments.append(at_awake(int(self.begun.started_at)) + seconds)
+            before = self.predecessor
+            began = self.begun.started_at if before is None else before.started_at
+            moments.append(at_awake(int(began)) + seconds)
         if self.until is not None:
             moments.append(self.until)
         return min(moments, default=None)

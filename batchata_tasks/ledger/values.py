@@ -28,6 +28,9 @@ class RunEnd(StrEnum):
     """How a run was closed that came to no receipt; stored in `runs.result`."""
 
     ABANDONED = "abandoned"  # a later run ended it: its spec had changed, or it died while planning
+    # a later run of the same spec ended it, with what remained of its limits: it had not sent rows
+    # that the source has otherwise by then
+    OUTDATED = "outdated"
     REFUSED = "refused"  # planning found bad input
     DECLINED = "declined"  # somebody said no to what it costs
 

@@ -12,7 +12,7 @@ from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.key_words import key_values, typed_key
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.changes import note_changes
-from batchata_tasks.execution.forget import chunks_with, drop_texts, take_out
+from batchata_tasks.execution.forget import chunks_with, drop_texts, is_planned, take_out
 from batchata_tasks.operations.held_by_spec import held_by_spec
 from batchata_tasks.operations.held_folder import held_folder
 from batchata_tasks.planning.job_store import drop_jobs
@@ -111,7 +111,7 @@ def _forgotten(dataset: HeldFolder, words: KeyWords) -> Forgotten:
     chunks = list(chunks_with(held, table.key, digest))
     _require_free(dataset, named, [chunk_id for chunk_id, _ in chunks])
     dataset.begin()
-    was_known = bool(chunks)
+    was_known = bool(chunks) or is_planned(held, table.key, digest)
     # a command that died may be finished by that: of this row, or of others in the same manifests
     chunks = list(chunks_with(held, table.key, digest))
     rows = take_out(held, table, {digest}, list(table.parts()))
@@ -131,8 +131,11 @@ def _forgotten(dataset: HeldFolder, words: KeyWords) -> Forgotten:
 
 
 def _require_free(dataset: HeldFolder, named: str, chunks: list[str]) -> None:
-    """Refuse a row that is on its way, or may be in the plan of a run that is not finished."""
-    dataset.require_no_unfinished_run(f"may still have {named}")
+    """Refuse a row that is on its way, or may be in the plan of a run that stopped for good.
+
+    The plan of any other run is dropped: what it has not sent is planned anew.
+    """
+    dataset.require_no_unfinished_run(f"may still have {named}", but=(None,))
     if any(part_of_chunk(chunk_id) in dataset.unfinished for chunk_id in chunks):
         message = (
             f"--key: {named} is in a batch that has not landed; let {dataset.runner} land it "

@@ -28,6 +28,7 @@ from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.finish import finish, stop
 from batchata_tasks.pipeline.merge import merge_small_files
+from batchata_tasks.pipeline.outdated import ends_as, outdated_run
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
 from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.receipt import RunResult
@@ -129,6 +130,9 @@ def run_prepared(
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
             _land_unfinished_run(old, ready, steps, recovery)
             options = without_done(held, ready, options)  # it may have been cancelled before
+        if (old := outdated_run(held, ready)) is not None:
+            _land_unfinished_run(old, ready, steps, recovery, is_outdated=True)
+            options = without_done(held, ready, options)
         land_overdue(held)
         agree_on_changes(held, ready.table.dataset)
         read_again(held, ready.table)
@@ -202,9 +206,14 @@ def _some_failed(context: RunContext) -> bool:
 
 
 def _land_unfinished_run(
-    old: RunContext, ready: PreparedRun, steps: Steps, recovery: Recovery | None
+    old: RunContext,
+    ready: PreparedRun,
+    steps: Steps,
+    recovery: Recovery | None,
+    *,
+    is_outdated: bool = False,
 ) -> None:
-    """Land what a run of another spec left at the provider; drop its unsent rows and close it.
+    """Land what a run left at the provider; drop its unsent rows and close it.
 
     It is waited for no longer than the time limit of the run that is to come.
     """
@@ -217,8 +226,8 @@ def _land_unfinished_run(
             old.log("an earlier run left batches open: landing them first.")
             run_chunks(old, steps, landable)
         look_back(old)
-        result = old.ledger.run(old.run_id).result or RunEnd.ABANDONED
-        old.ledger.close_run(old.lease, old.run_id, result)
+        end = RunEnd.OUTDATED if is_outdated else ends_as(old, ready)
+        old.ledger.close_run(old.lease, old.run_id, end)
         discard_uploads(old)
         old.folder.drop_run_folder(old.run_id)
 

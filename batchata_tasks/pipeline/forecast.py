@@ -182,12 +182,14 @@ class LimitsAhead:
     fitting_cap: int | None = None
     resent: int = 0  # rows that need no work, and would be sent again with another cap
     overruled: str | None = None  # a sentence: the limit of the budget is not what the spec states
+    used: int = 0  # of the limit of a run, by the unfinished one that it goes on with
 
     @property
     def left(self) -> int:
         """The least that any of the limits leaves, in picodollars."""
         budget = None if self.budget is None else self.budget.for_run
-        return min(amount for amount in (self.limits.run, budget) if amount is not None)
+        own = None if self.limits.run is None else self.limits.run - self.used
+        return min(amount for amount in (own, budget) if amount is not None)
 
     @property
     def fits(self) -> bool:
@@ -208,6 +210,7 @@ class LimitsAhead:
             }
         return {
             "run_usd": exact(self.limits.run),
+            "used_usd": exact(self.used),
             "budget": budget,
             "stops": self.prospect.stops,
             "max_tokens_that_fits": self.fitting_cap,
@@ -218,7 +221,7 @@ class LimitsAhead:
     def text(self) -> str:
         """Return the limits and how far the run would get, for people."""
         terms = self.limits.budget
-        limits = [] if self.limits.run is None else [f"{dollars(self.limits.run)} a run"]
+        limits = [] if self.limits.run is None else [f"{self._own(self.limits.run)} a run"]
         if terms is not None and self.budget is not None:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
             left = f"{dollars(max(self.budget.left, 0))} left of {dollars(terms.limit)} {period}"
@@ -228,6 +231,11 @@ class LimitsAhead:
             limits.append(f"budget {terms.label}: {left}")
         text = f"{'; '.join(limits)}: {self.outlook()}"
         return text if self.overruled is None else f"{text}. Budget: {self.overruled}"
+
+    def _own(self, limit: int) -> str:
+        if not self.used:
+            return dollars(limit)
+        return f"about {dollars(max(limit - self.used, 0))} left of {dollars(limit)}"
 
     def outlook(self) -> str:
         """Return how far the run would get, for people, and the cap with which all would fit."""
@@ -291,10 +299,12 @@ def look_ahead(
     *,
     dataset_id: str,
     rehearsal: bool = False,
+    used: int = 0,
 ) -> LimitsAhead | None:
     """Return what the limits of a spec would do to a plan now; None if it has no limits.
 
-    `routes` are those of the requests.
+    `routes` are those of the requests. An unfinished run of the spec will have `used` so much of
+    the limit of a run.
 
     Raises:
         SpecError: the ledger has other terms for its budget.
@@ -312,7 +322,7 @@ def look_ahead(
         budget = BudgetMoney(limits.budget.limit)
         if ledger is not None:
             budget = BudgetMoney.of(ledger, limits.budget, dataset_id)
-    ahead = within(limits, budget, spec, chunks, list(costs), summary, routes)
+    ahead = within(limits, budget, spec, chunks, list(costs), summary, routes, used)
     return replace(ahead, overruled=by_hand)
 
 
@@ -324,24 +334,25 @@ def within(
     costs: Sequence[int | None],
     summary: PlanSummary,
     routes: Sequence[Route],
+    used: int = 0,
 ) -> LimitsAhead:
     """Return how far chunks of a plan would get with what is left of a run's limit and its budget.
 
-    One of the two is there.
+    One of the two is there. So much of the former is `used`.
     """
     money = BudgetMoney(0) if budget is None else budget
     ahead = partial(
         simulate,
         chunks,
         costs,
-        limits.run,
+        None if limits.run is None else limits.run - used,
         spec.max_parallel_batches,
         summary.pilot,
         None if budget is None else money.for_run,
     )
     prospect, bound = ahead(), sum(chunk.bound or 0 for chunk in chunks)
     once_back = ahead(money.others) if prospect.stops and money.others else None
-    found = LimitsAhead(limits, budget, bound, prospect, once_back, summary.least)
+    found = LimitsAhead(limits, budget, bound, prospect, once_back, summary.least, used=used)
     cap = _fitting_cap(routes, chunks, bound - found.left, summary)
     sent = summary.up_to_date + summary.in_flight - summary.held
     resent = sent if cap is not None and "model" in spec.rerun_on else 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import minute
 from batchata_tasks.execution.held_dataset import CancelledRunError
+from batchata_tasks.execution.predecessor import PREDECESSOR
 from batchata_tasks.ledger import ChunkState, RunEnd, RunPhase, StopReason
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.spec.enrichment import EnrichmentSpec
@@ -24,11 +25,16 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.summary import Options
 
 # what ended a refresh before it got to all rows: a limit, or its process died
-_STOPPED = (RunResult.COST_LIMIT_REACHED, RunResult.TIME_LIMIT_REACHED, RunEnd.ABANDONED)
+_STOPPED = (
+    RunResult.COST_LIMIT_REACHED,
+    RunResult.TIME_LIMIT_REACHED,
+    RunEnd.ABANDONED,
+    RunEnd.OUTDATED,
+)
 # of a spec; whoever raises one of them wants the rest
 _LIMITS = ("cost_limit_usd", "budget", "time_limit")
 # of a run's record: what does not say what is asked
-_OTHER_FACTS = ("prices", "renames", "renames_since")
+_OTHER_FACTS = ("prices", "renames", "renames_since", PREDECESSOR)
 
 
 def going_on(ledger: Ledger, dataset_id: str, ready: PreparedRun, options: Options) -> Options:

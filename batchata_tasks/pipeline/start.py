@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.canonical import key_digest
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import HeldError
+from batchata_tasks.common.money import dollars
 from batchata_tasks.dataset.columns import keys_of
-from batchata_tasks.dataset.manifest import has_plan, read_chunk_manifest
+from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.packs import is_kept
 from batchata_tasks.execution.run_context import RunContext, RunState, restored_context
-from batchata_tasks.ledger import SET_ASIDE, UNTIL_LOOKED_AT, ChunkState, Ledger, RunEnd, RunPhase
+from batchata_tasks.ledger import SET_ASIDE, ChunkState, Ledger, RunEnd, RunPhase
+from batchata_tasks.pipeline.going_on import may_go_on, taken_over
 from batchata_tasks.pipeline.planning_run import PlanningRun
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.refresh import going_on, going_on_words
-from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import require_results
 from batchata_tasks.planning.key_arrays import SentRow
 from batchata_tasks.planning.limits import budget_member, limits_of, overruled
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.held_dataset import HeldDataset
-    from batchata_tasks.ledger import RunRow
     from batchata_tasks.pipeline.planning_run import Recovery
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.planning.route import Route
@@ -48,7 +48,7 @@ def start_run(
         HeldError: results of earlier runs' batches cannot be had, so that a person is to look.
     """
     dead = held.ledger.open_run(held.lease.dataset_id)
-    if dead is not None and _may_go_on(held, dead, ready, options, recovery):
+    if dead is not None and may_go_on(held.folder, held.ledger, dead, ready, options, recovery):
         _tell_overruled(held, ready)
         run = _planning_run(held, dead.id, ready.table, recovery, continued=True)
         if dead.result == RunResult.ACCOUNT_TROUBLE:
@@ -71,9 +71,12 @@ def start_run(
 def _begin(held: HeldDataset, ready: PreparedRun, options: Options) -> str:
     """Write a new run to the ledger; return its id."""
     spec, ledger = ready.spec, held.ledger
-    anew, options = options, going_on(ledger, held.lease.dataset_id, ready, options)
-    if options.refresh_before is not None and options != anew:
-        held.progress.note(f"{going_on_words(options.refresh_before)}.")
+    dataset_id, anew = held.lease.dataset_id, options
+    options, before = taken_over(ledger, dataset_id, ready, options)
+    if before is None:
+        options = going_on(ledger, dataset_id, ready, options)
+        if options.refresh_before is not None and options != anew:
+            held.progress.note(f"{going_on_words(options.refresh_before)}.")
     rehearsal = ready.table.rehearsal
     limits = limits_of(spec, rehearsal=rehearsal)
     if limits.budget is not None:
@@ -87,6 +90,11 @@ def _begin(held: HeldDataset, ready: PreparedRun, options: Options) -> str:
         "rehearsal": int(rehearsal),
         "price_source": price_source(ready.table),
     }
+    if before is not None:
+        values["spec"] = before.noted_in(ready.record["spec"])
+        if limits.run is not None:
+            spent = f"{dollars(before.spent)} of its limit of {dollars(limits.run)}"
+            held.progress.note(f"it goes on as a run that was planned anew: {spent} is used up.")
     run_id = ledger.begin_run(held.lease, values)
     held.folder.sweep(_jobs_in_use(held))
     return run_id
@@ -172,43 +180,10 @@ def unfinished_run(
     if (
         dead is None
         or dead.state != RunPhase.OPEN
-        or _may_go_on(held, dead, ready, options, recovery)
+        or may_go_on(held.folder, held.ledger, dead, ready, options, recovery)
     ):
         return None
     return restored_context(held, dead)
-
-
-def _may_go_on(
-    held: HeldDataset,
-    dead: RunRow,
-    ready: PreparedRun,
-    options: Options,
-    recovery: Recovery | None,
-) -> bool:
-    """Whether a dead run is carried on: its spec is the same, its plan is there, it sends enough.
-
-    One that stopped for good is carried on whatever is to be sent again, so that it sends nothing;
-    but to ask for its failed rows is what it waits for.
-    """
-    if dead.state != RunPhase.OPEN or recovery is not None:
-        return False
-    if is_of_other_kind(dead, ready.table) or dead.spec_digest != ready.record["spec_digest"]:
-        return False
-    if dead.result in UNTIL_LOOKED_AT:
-        return not options.retry_failed
-    if dead.result == RunResult.ACCOUNT_TROUBLE and _is_over(dead, ready):
-        return False
-    refreshes = options.refresh_before is None or dead.refresh_before is not None
-    sends_enough = refreshes and dead.retry_failed >= options.retry_failed
-    if not sends_enough and dead.result != RunResult.PILOT_FAILED:
-        return False
-    return has_plan(held.folder.run_folder(dead.id), held.ledger.chunks(dead.id))
-
-
-def _is_over(dead: RunRow, ready: PreparedRun) -> bool:
-    """Whether the time limit of a run was reached while its account was being mended."""
-    seconds = ready.spec.time_limit_seconds
-    return seconds is not None and now_us() >= dead.started_at + int(seconds * 1e6)
 
 
 def rows_in_flight(

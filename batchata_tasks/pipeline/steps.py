@@ -55,7 +55,8 @@ def plan_step(ref: RunRef) -> dict[str, Any]:
     row = run.ledger.run(ref.run_id)
     if row.state == RunPhase.OPEN:
         return PlanSummary().to_json() if row.plan is None else {"resumed": True}
-    options = Options(row.refresh_before, bool(row.retry_failed))
+    tried_since = None if run.predecessor is None else run.predecessor.started_at
+    options = Options(row.refresh_before, bool(row.retry_failed), tried_since)
     recovered = 0
     if run.recovery is not None:  # first, so that what comes back is planned like anything else
         recovered = _planned(run, options, run.recovery)[0].summary.recovered
@@ -94,7 +95,16 @@ def _planned(
     claimed, reread = recovery.row_ids, recovery.reread
     just_landed = frozenset(map(part_of_chunk, () if run.before is None else run.before.unlanded))
     planner = Planner(
-        table, folder, dataset_id, options, progress, claimed, legacy, reread, just_landed
+        table,
+        folder,
+        dataset_id,
+        options,
+        progress,
+        claimed,
+        legacy,
+        reread,
+        just_landed,
+        sent_before=0 if run.predecessor is None else run.predecessor.rows,
     )
     settled.note(planner.summary)
     for text in planner.summary.misfit_texts():

@@ -34,9 +34,9 @@ _Halves = tuple["NDArray[np.uint64]", "NDArray[np.uint32]"]
 class ComparedRows:
     """The rows of one block beside the dataset's.
 
-    `in_flight` and `held` are arrays of yes and no; `canonical` has the rows' canonical keys, and
-    `stored` their keys and carried columns as the dataset has them. `version` is that of the
-    fingerprints that rows get now.
+    `in_flight`, `held` and `planned` are arrays of yes and no; `canonical` has the rows' canonical
+    keys, and `stored` their keys and carried columns as the dataset has them. `version` is that of
+    the fingerprints that rows get now.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class ComparedRows:
         self._at = landed.keys.find(self.keys)
         self._flying, self._flying_at = in_flight, in_flight.find(self.keys)
         self.in_flight, self.held = self._flying_at >= 0, in_flight.held(self._flying_at)
+        self.planned = in_flight.planned(self._flying_at)
         self._inputs = self._prints.inputs
         # own inputs of rows of which a part cannot be read; they count as unchanged
         self._unread = dict[int, bytes]()

@@ -55,12 +55,14 @@ class Keys(NamedTuple):
 class SentRow(NamedTuple):
     """A row that was sent and did not land yet, by the digest of its key.
 
-    No run waits for one that is held.
+    No run waits for one that is held. One that is only planned is to be sent by the run that is
+    open.
     """
 
     key: bytes
     is_held: bool
     fingerprint: str
+    is_planned: bool = False
 
 
 class InFlight:
@@ -68,17 +70,19 @@ class InFlight:
 
     def __init__(self, rows: Iterable[SentRow]) -> None:
         known: dict[bytes, int] = {}
-        held, heads, others = bytearray(), bytearray(), array("i")
+        held, planned, heads, others = bytearray(), bytearray(), bytearray(), array("i")
         self._others = Codes()  # few, while each row has a head of its own
         for row in rows:
             if known.setdefault(row.key, len(known)) == len(held):
                 held.append(row.is_held)
+                planned.append(row.is_planned)
                 heads += row.fingerprint[:OTHERS_FROM].encode().ljust(OTHERS_FROM, b"\0")
                 others.append(self._others.of(row.fingerprint[OTHERS_FROM:]))
         digests = sorted(known)
         order = np.array([known[digest] for digest in digests], np.int64)
         self._keys = Keys.of(digests)
         self._held = np.frombuffer(held, np.bool_)[order]
+        self._planned = np.frombuffer(planned, np.bool_)[order]
         self._heads = np.frombuffer(heads, f"S{OTHERS_FROM}")[order]
         self._rests = np.frombuffer(others, np.int32)[order]
 
@@ -92,6 +96,10 @@ class InFlight:
     def held(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which rows are held, by their places; none at -1 is."""
         return (places >= 0) & self._held[places] if len(self) else places >= 0
+
+    def planned(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows are only planned, by their places; none at -1 is."""
+        return (places >= 0) & self._planned[places] if len(self) else places >= 0
 
     def fingerprint(self, place: int) -> str:
         """Return the fingerprint with which a row was sent."""

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from batchata_tasks.sources.source import Block
 
 
-class _Wanted(NamedTuple):
+class Wanted(NamedTuple):
     """A row that needs a request: its place in the block, and the dataset's row of its key.
 
     `fails` says that an attempt is made again; `claimed`, that an answer is recovered.
@@ -67,7 +67,7 @@ class Planner:
 
     With `lands_first`, what is in flight and not held lands before anything is sent: of it, rows
     that ask something else by now are to be sent again. `just_landed` are the parts of rows whose
-    answers landed a moment ago.
+    answers landed a moment ago. So many rows were `sent_before`, and count to the spec's `limit`.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Planner:
         just_landed: AbstractSet[str] = frozenset(),
         *,
         lands_first: bool = False,
+        sent_before: int = 0,
     ) -> None:
         self._table, self._folder = table, folder
         self._dataset_id, self._options = dataset_id, options
@@ -90,6 +91,7 @@ class Planner:
         self._claimed = claimed  # ids of the rows whose answers are recovered
         self._reread = reread  # parts of other response models under which these were asked for
         self._just_landed, self._lands_first = just_landed, lands_first
+        self._sent_before = sent_before
         self._legacy = legacy  # the types in which version 1 of fingerprints read columns
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
@@ -261,7 +263,7 @@ class Planner:
         left_out[list(nulls)] = True
         return left_out
 
-    def _wanted_rows(self, rows: RowBlock, compared: ComparedRows) -> list[_Wanted]:
+    def _wanted_rows(self, rows: RowBlock, compared: ComparedRows) -> list[Wanted]:
         """Decide on the rows of a block; return those that need a request."""
         left_out = self._nulls(rows)
         claimed = compared.claimed(self._claimed, self._dataset_id, self._reread)
@@ -269,12 +271,12 @@ class Planner:
         anew = compared.carried_changed(self._table.dataset.carried_fields)
         self.summary.up_to_date += int(quiet.sum())
         self.summary.gone_documents += sum(map(compared.unread, np.flatnonzero(quiet).tolist()))
-        wanted = list[_Wanted]()
+        wanted = list[Wanted]()
         for place in np.flatnonzero(~quiet & ~left_out).tolist():
             landed, flies = compared.landed(place), bool(compared.in_flight[place])
             if claimed[place] and not flies:
                 self.summary.recovered += 1
-                wanted.append(_Wanted(place, landed, claimed=True))
+                wanted.append(Wanted(place, landed, claimed=True))
                 continue
             if flies:
                 reason = self._reason_in_flight(compared, place)
@@ -282,15 +284,20 @@ class Planner:
                 reason = self._reason(compared, place, landed)
             if reason is None:
                 quiet[place] = not flies
-            elif self._spec.limit is not None and self._reasons.total() >= self._spec.limit:
+            elif self._is_beyond_limit():
                 self.summary.over_limit += 1
             else:
                 self._reasons[reason] += 1
                 is_new = landed is not None and landed.part in self._just_landed
                 self.summary.asked_anew += flies or (is_new and reason in CHANGES)
-                wanted.append(_Wanted(place, landed, fails=reason == "failed"))
+                wanted.append(Wanted(place, landed, fails=reason == "failed"))
         self._carry(compared, np.flatnonzero(quiet & anew))
         return wanted
+
+    def _is_beyond_limit(self) -> bool:
+        """Whether as many rows are to be sent as the spec allows for one run."""
+        limit = self._spec.limit
+        return limit is not None and self._sent_before + self._reasons.total() >= limit
 
     def _carry(self, compared: ComparedRows, places: NDArray[np.int64]) -> None:
         """Note the new values of landed rows whose carried columns changed."""
@@ -305,7 +312,7 @@ class Planner:
         self,
         rows: RowBlock,
         compared: ComparedRows,
-        wanted: list[_Wanted],
+        wanted: list[Wanted],
         writers: Mapping[str, PlanWriter],
     ) -> None:
         """Write the requests of a block's rows into the plans that they belong to."""
@@ -321,7 +328,7 @@ class Planner:
             plan.flush()
 
     def _planned(
-        self, wanted: _Wanted, request: BuiltRequest, request_id: str, fingerprint: str
+        self, wanted: Wanted, request: BuiltRequest, request_id: str, fingerprint: str
     ) -> tuple[str, tuple[Any, ...], bytes]:
         """Return (plan, PLANNED_FIELDS, body) of a row that is to be sent."""
         body, shape, place, problem, textless = request
@@ -366,7 +373,7 @@ class Planner:
             summary.up_to_date += 1
             return None
         again = worth_another(landed.status, landed.error, landed.attempts, self._spec.max_attempts)
-        if not again and not self._options.retry_failed:
+        if not again and not self._options.retries(landed.enriched_at):
             summary.exhausted += 1
             return None
         # what met trouble of the account was not tried, so `rerun_on` has no say in it

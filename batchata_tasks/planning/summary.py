@@ -121,4 +121,10 @@ class Options:
 
     refresh_before: int | None = None
     retry_failed: bool = False
+    # what landed since this moment (microseconds since 1970) was tried for that already
+    tried_since: int | None = None
     take_over: bool = False  # the dataset may be filled by another spec
+
+    def retries(self, landed_at: int) -> bool:
+        """Whether a row that failed for good is sent again; it landed at `landed_at`."""
+        return self.retry_failed and (self.tried_since is None or landed_at < self.tried_since)

@@ -24,6 +24,7 @@ from batchata_tasks.ledger import (
 )
 from batchata_tasks.pipeline.brought_up import as_brought_up
 from batchata_tasks.pipeline.forecast import look_ahead
+from batchata_tasks.pipeline.going_on import goes_on
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.refresh import going_on, going_on_words
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchata_tasks.common.settings import Settings
+    from batchata_tasks.execution.predecessor import Predecessor
     from batchata_tasks.ledger import Chunk, Ledger, RunRow
     from batchata_tasks.planning.key_arrays import SentRow
     from batchata_tasks.planning.packing import PlannedChunk
@@ -80,9 +82,10 @@ def preview(
         if ledger is not None:
             table = as_brought_up(ready.table, DatasetFolder(spec.output), ledger, dataset_id)
             ready = replace(ready, table=table)
-        options, notes = _going_on(ready, ledger, dataset_id, options)
+        options, before, notes = _going_on(ready, ledger, dataset_id, options)
         unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
-        planner = _planner(ready, folder, dataset_id, ahead, unfinished, options)
+        rows_before = 0 if before is None else before.rows
+        planner = _planner(ready, folder, dataset_id, ahead, unfinished, options, rows_before)
         chunks, summary = planner.run(sent), planner.summary
         note_renamed(ready.table, DatasetFolder(spec.output), summary)
         require_whole_source(ready.table, planner.missing, summary)
@@ -101,6 +104,7 @@ def preview(
             routes,
             dataset_id=dataset_id,
             rehearsal=rehearsal,
+            used=0 if ledger is None or before is None else before.likely_spent(ledger),
         )
         queues = queueing(routes, ledger, chunks, likely, settings)
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
@@ -144,14 +148,19 @@ def _open_run(
 
 def _going_on(
     ready: PreparedRun, ledger: Ledger | None, dataset_id: str, options: Options
-) -> tuple[Options, tuple[str, ...]]:
-    """Return the options with which a run would plan, and what is to be told of a refresh."""
+) -> tuple[Options, Predecessor | None, tuple[str, ...]]:
+    """Return the options with which a run would plan, and what an unfinished one has used.
+
+    Last comes what is to be told of a refresh that goes on.
+    """
     if ledger is None:
-        return options, ()
-    going = going_on(ledger, dataset_id, ready, options)
-    if going.refresh_before is None or going == options:
-        return options, ()
-    return going, (going_on_words(going.refresh_before),)
+        return options, None, ()
+    going, before = goes_on(ledger, DatasetFolder(ready.spec.output), dataset_id, ready, options)
+    if before is None:
+        going = going_on(ledger, dataset_id, ready, options)
+    if going.refresh_before in (None, options.refresh_before):
+        return going, before, ()
+    return going, before, (going_on_words(going.refresh_before),)
 
 
 def _planner(
@@ -161,6 +170,7 @@ def _planner(
     ahead: LostRows,
     unfinished: list[Chunk],
     options: Options,
+    sent_before: int,
 ) -> Planner:
     """Return a planner of the types that hold from now on."""
     unlanded = [chunk.id for chunk in unfinished]
@@ -175,6 +185,7 @@ def _planner(
         claimed=claimed,
         legacy=legacy,
         lands_first=True,
+        sent_before=sent_before,
     )
     settled.note(planner.summary)
     return planner

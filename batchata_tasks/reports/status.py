@@ -267,7 +267,7 @@ def _worded(run: dict[str, Any]) -> str:
         return f"{state}, to be cancelled" if run["cancel_asked"] else state
     if (text := _UNSENT.get(run["result"])) is not None:
         return text
-    if run["result"] == RunEnd.ABANDONED:
+    if run["result"] in (RunEnd.ABANDONED, RunEnd.OUTDATED):
         return "ended by a later run" if run["planned"] else _WHILE_PLANNING
     failed = any(name != Outcome.SUCCEEDED for name in run["outcomes"]) or run["exhausted_rows"]
     aside = run["held_rows"] or run["overdue_rows"]

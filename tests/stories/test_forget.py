@@ -223,7 +223,7 @@ def test_a_rebuilt_ledger_knows_what_was_forgotten(table: Table, tmp_path: Path)
 
 
 def test_a_row_that_may_still_be_sent_is_not_forgotten(table: Table) -> None:
-    """One sentence says to finish or cancel the run first; nothing changes."""
+    """One sentence says that its batch has to land first; nothing changes."""
 
     def die(*_: object) -> dict[str, object]:
         message = "the process is lost"
@@ -234,7 +234,7 @@ def test_a_row_that_may_still_be_sent_is_not_forgotten(table: Table) -> None:
     table.write()
     with pytest.raises(RuntimeError, match="is lost"):
         enrich(table.spec(), steps=Steps(poll=die))
-    with pytest.raises(SpecError, match=f"an unfinished run may still have id='{KEY}'"):
+    with pytest.raises(SpecError, match=f"id='{KEY}' is in a batch that has not landed"):
         forgotten(table)
     assert len(table.rows()) == 6
 

@@ -1,0 +1,149 @@
+"""Whether the plan of an unfinished run still holds, and what a run takes over whose does not.
+
+Hours may pass until a run that was suspended, or died, goes on. What the source has otherwise by
+then is neither sent nor paid for as it was: what is at the provider lands, the run ends, and
+another one of the same spec plans today's rows. To whoever asked it is one run still, so the other
+one has what remains of its limits (see `execution/predecessor.py`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.canonical import key_digest
+from batchata_tasks.common.errors import InputError
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.columns import keys_of
+from batchata_tasks.dataset.manifest import plan_rows
+from batchata_tasks.dataset.part_files import part_of_chunk
+from batchata_tasks.execution.predecessor import Predecessor
+from batchata_tasks.execution.run_context import restored_context
+from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd, RunPhase
+from batchata_tasks.pipeline.going_on import inherited
+from batchata_tasks.pipeline.receipt import RunResult
+from batchata_tasks.pipeline.start import rows_in_flight
+from batchata_tasks.planning.key_arrays import SentRow
+from batchata_tasks.planning.plan_check import Difference, PlanCheck
+from batchata_tasks.planning.settle import settle
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.execution.run_context import RunContext
+    from batchata_tasks.ledger import Chunk, Ledger, RunRow
+    from batchata_tasks.planning.prepare import PreparedRun
+
+# results of a run, and reasons to stop, with which it sends again when it is started again
+_SENDS = {None, RunResult.ACCOUNT_TROUBLE.value}
+
+
+def outdated_run(held: HeldDataset, ready: PreparedRun) -> RunContext | None:
+    """Return the unfinished run, which may be carried on, if its plan does not hold any more.
+
+    It lands what it sent, and sends nothing.
+    """
+    run = held.ledger.open_run(held.lease.dataset_id)
+    if run is None or run.state != RunPhase.OPEN:
+        return None
+    if (why := _why_outdated(held, ready, run)) is None:
+        return None
+    held.progress.note(
+        f"the unfinished run is planned anew, with what is left of its limits: {why}."
+    )
+    return restored_context(held, run)
+
+
+def _why_outdated(held: HeldDataset, ready: PreparedRun, run: RunRow) -> str | None:
+    """Return why the plan of an unfinished run does not hold any more, None if it does.
+
+    A run that comes back to what it let go of goes on with its rows while they are as they were;
+    what is new since is for the next one. Any other start is asked for today's source.
+    """
+    planned = _unsent(held.ledger, run)
+    comes_back = run.id in held.letting_go.before
+    if not isinstance(ready.spec, EnrichmentSpec) or (comes_back and not planned):
+        return None  # jobs are stored as they were
+    if {run.result, held.ledger.stop_reason(run.id)} - _SENDS:
+        return None
+    try:
+        found = _difference(held, ready, run, planned)
+    except InputError:
+        return "its rows cannot be compared with those of the source"  # planning tells why
+    if not found.stale and (comes_back or not found.more):
+        return None
+    parts = list[str]()
+    if found.stale:
+        rows = pluralize(found.stale, "row that was not sent yet", "rows that were not sent yet")
+        parts.append(f"{rows} changed or left the source")
+    if found.more:
+        parts.append(f"{pluralize(found.more, 'row is', 'rows are')} new or changed")
+    return ", ".join(parts)
+
+
+def _unsent(ledger: Ledger, run: RunRow) -> list[Chunk]:
+    planned = ledger.chunks(run.id, (ChunkState.PLANNED,))
+    return [chunk for chunk in planned if chunk.kind == ChunkKind.BATCH]
+
+
+def _difference(
+    held: HeldDataset, ready: PreparedRun, run: RunRow, planned: list[Chunk]
+) -> Difference:
+    """Compare what a run has not sent with today's source.
+
+    Raises:
+        InputError: the source cannot be planned as it is.
+    """
+    ledger, folder, dataset_id = held.ledger, held.folder, held.lease.dataset_id
+    chunks, key = ledger.chunks(run.id), ready.spec.key
+    unfinished = [chunk.id for chunk in ledger.unfinished_chunks(dataset_id, "")]
+    settled = settle(ready.table, folder, unfinished)
+
+    def progress(rows: int) -> None:
+        held.raise_if_left()
+        held.progress.planning(rows)
+
+    before = Predecessor.of(ledger, run)
+    rows = sum(chunk.rows for chunk in planned)
+    with tempfile.TemporaryDirectory(prefix="batchata-check-") as scratch:
+        check = PlanCheck(
+            ready.table,
+            Path(scratch) / "plan",
+            dataset_id,
+            inherited(run, before),
+            progress,
+            settled.declared.legacy(),
+            frozenset(part_of_chunk(chunk.id) for chunk in chunks),
+            before.rows + sum(chunk.rows for chunk in planned if chunk.round == 1),
+        )
+        sent = rows_in_flight(folder, ledger, dataset_id, "", key)
+        return check.compare(_all(sent, _planned_rows(folder, run, planned, key)), rows)
+
+
+def _all(*rows: Iterator[SentRow]) -> Iterator[SentRow]:
+    for some in rows:
+        yield from some
+
+
+def _planned_rows(
+    folder: DatasetFolder, run: RunRow, chunks: list[Chunk], key: list[str]
+) -> Iterator[SentRow]:
+    for chunk in chunks:
+        for batch in plan_rows(folder.run_folder(run.id), chunk):
+            prints: list[str] = batch.column("_fingerprint").to_pylist()
+            for row_key, text in zip(keys_of(batch, key), prints, strict=True):
+                yield SentRow(key_digest(row_key), is_held=False, fingerprint=text, is_planned=True)
+
+
+def ends_as(run: RunContext, ready: PreparedRun) -> str:
+    """Return as what a run is closed that cannot be carried on.
+
+    If its plan is lost, what is left of its limits holds for the next run of the same spec.
+    """
+    is_same = run.begun.spec_digest == ready.record["spec_digest"]
+    lost = RunEnd.OUTDATED if is_same else RunEnd.ABANDONED
+    return run.ledger.run(run.run_id).result or lost
