@@ -138,6 +138,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         output_tokens=sum(total.output_tokens for total in totals.values()),
         **cache_facts(totals, commits, priced=priced),
         upper_bound_usd=exact(plan.bound) if priced else None,
+        upper_bound_of_all_attempts_usd=exact(plan.most) if priced else None,
         least_bound_usd=exact(plan.least) if priced and plan.requests else None,
         cost_limit_usd=exact(run.limit),
         price_source=run.begun.price_source,

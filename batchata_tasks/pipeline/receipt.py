@@ -104,6 +104,7 @@ class Receipt:
     cache_saved_usd: str | None  # against no caching; negative if it cost more
     cost_usd: str | None
     upper_bound_usd: str | None
+    upper_bound_of_all_attempts_usd: str | None
     least_bound_usd: str | None  # of the cheapest planned row
     cost_limit_usd: str | None
     price_source: str | None
@@ -255,6 +256,8 @@ class Receipt:
         if self.cost_usd is None or not self.plan["requests"]:
             return spent
         bound = f"upper bound of one attempt each {_read(self.upper_bound_usd)}"
+        if self.upper_bound_of_all_attempts_usd not in (None, self.upper_bound_usd):
+            bound += f", of all {_read(self.upper_bound_of_all_attempts_usd)}"
         return f"{spent} ({bound}; prices: {self.price_source})"
 
     def _money(self) -> list[tuple[str, str]]:

@@ -41,7 +41,8 @@ def announce(run: PlanningRun) -> None:
     stopped = run.stop_reason() is not None or run.ledger.run(run.run_id).result is not None
     if not chunks or stopped or run.state.no_results:
         return
-    text, most = _spending(run, chunks), _most(run, chunks)
+    rows = sum(chunk.rows for chunk in chunks)
+    text, most = _spending(run, chunks), _most(run, chunks, _further(run, rows))
     run.log(f"{text}.")
     free_ways = list(_free_ways(run))
     for way in free_ways:
@@ -89,6 +90,8 @@ def _spending(run: RunContext, chunks: list[Chunk]) -> str:
         whole = rows == plan.requests
         expected = plan.expected if whole else total(chunk.expected for chunk in chunks)
         text += f"about {dollars(expected)} expected, at most {dollars(bound)}"
+        if further := _further(run, rows):
+            text += f" ({dollars(bound + further)} with all attempts)"
         if is_split:
             text += f", of which the limits leave {dollars(most)}: {_outlook(run, chunks)}"
     return text + _pilot_words(run)
@@ -113,13 +116,22 @@ def _outlook(run: RunContext, chunks: list[Chunk]) -> str:
     return within(limits, budget, run.spec, chunks, costs, run.plan(), routes).outlook()
 
 
-def _most(run: RunContext, chunks: list[Chunk]) -> int | None:
-    """Return the most that can be spent on chunks under the run's limits; None if it is unknown."""
+def _further(run: RunContext, rows: int) -> int:
+    """Return the most that further attempts at some rows of the plan may cost."""
+    plan = run.plan()
+    return (plan.further or 0) * rows // max(plan.requests, rows)
+
+
+def _most(run: RunContext, chunks: list[Chunk], further: int = 0) -> int | None:
+    """Return the most that can be spent on chunks under the run's limits; None if it is unknown.
+
+    That is for one attempt at each row, and for what `further` ones may cost.
+    """
     if (bound := total(chunk.bound for chunk in chunks)) is None:
         return None
     run_left, budget = _left(run)
     left = (run_left, None if budget is None else budget.left)
-    return max(min(amount for amount in (bound, *left) if amount is not None), 0)
+    return max(min(amount for amount in (bound + further, *left) if amount is not None), 0)
 
 
 def _left(run: RunContext) -> tuple[int | None, BudgetMoney | None]:

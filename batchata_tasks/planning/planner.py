@@ -96,6 +96,7 @@ class Planner:
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
         self._reasons: Counter[str] = Counter()
+        self._further = 0  # the bounds of attempts after those that are planned
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
         self.doubled: dict[str, set[bytes]] = {}  # rows to be deleted, by part
         self.missing = MissingRows()
@@ -183,6 +184,7 @@ class Planner:
         else:
             priced = any(route.rates for route in routes)
         summary.bound = sum(span.bound for span in spans) if priced else None
+        summary.further = self._further if priced else None
         pilot = self.packer.pilot
         summary.pilot = pilot if summary.requests > pilot else 0
         summary.carried = sum(len(rows) for rows in self.carried.values())
@@ -348,6 +350,7 @@ class Planner:
         elif self.packer.fits_alone(size, place):
             self.packer.add(size, bound, place)
             self.summary.least = min(self.summary.least or bound, bound)
+            self._further += self._further_bound(request, landed, fingerprint)
         else:
             self.summary.too_large += 1
             most = route.provider.limits.bytes
@@ -359,6 +362,17 @@ class Planner:
             *_before(landed, fingerprint, changed=again is not None),
         )
         return name, system, body if error is None else b"{}"
+
+    def _further_bound(
+        self, request: BuiltRequest, landed: LandedRow | None, fingerprint: str
+    ) -> int:
+        """Return the most that attempts at a row after the next one can cost."""
+        if "failed" not in self._spec.rerun_on:
+            return 0
+        is_same = landed is not None and landed.fingerprint == fingerprint
+        before = landed.attempts if landed is not None and is_same else 0
+        attempts = range(before + 1, self._spec.max_attempts)
+        return self._builder.routes[request.route].further(request.body, request.shape, attempts)
 
     def _reason(self, compared: ComparedRows, place: int, landed: LandedRow | None) -> str | None:
         """Return why a row is to be sent; None if it is not, which the summary then counts."""

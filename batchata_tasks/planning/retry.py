@@ -15,8 +15,9 @@ from batchata_tasks.types.outcome import ErrorCode, Outcome, error_code, is_fina
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+REMARK_BYTES = 1200  # that another attempt has more than the base request, at most
 _MOST = 4  # after truncated answers, the cap grows to at most four times the spec's
-_REMARK_CHARS = 1000
+_QUOTED_BYTES = 1000  # of an error in a remark, as JSON has it
 
 
 def worth_another(status: str, error: str | None, attempts: int, max_attempts: int) -> bool:
@@ -62,17 +63,31 @@ def changed_body(
     changed: dict[str, Any] = orjson.loads(body)
     cap_param = cap_in(changed)
     if status == Outcome.TRUNCATED:
-        larger = max(2 * changed[cap_param], cap * 2 ** min(attempts, 2))
-        changed[cap_param] = min(larger, _MOST * cap)
+        changed[cap_param] = max(
+            min(2 * changed[cap_param], _MOST * cap), largest_cap(cap, attempts)
+        )
     else:
         remark = {"role": "user", "content": _remark(error)}
         changed[turns_param] = [*changed[turns_param][:turns], remark]
     return orjson.dumps(changed), changed[cap_param], len(changed[turns_param])
 
 
+def largest_cap(cap: int, attempts: int) -> int:
+    """Return the largest cap on the answer of a request that had so many attempts before."""
+    return cap * min(2**attempts, _MOST)
+
+
 def _remark(error: str | None) -> str:
-    reason = (error or "").partition(": ")[2][:_REMARK_CHARS] or "it does not satisfy the schema"
+    reason = _cut((error or "").partition(": ")[2]) or "it does not satisfy the schema"
     return (
         f"An earlier answer to this was not accepted: {reason}. "
         "Answer again, so that this does not happen."
     )
+
+
+def _cut(text: str) -> str:
+    """Return as much of a text as JSON has room for in _QUOTED_BYTES."""
+    text = text[:_QUOTED_BYTES]
+    while (excess := len(orjson.dumps(text)) - 2 - _QUOTED_BYTES) > 0:
+        text = text[: -max(excess // 6, 1)]  # a character takes six bytes at most
+    return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.planning.retry import changed_body
+from batchata_tasks.planning.retry import REMARK_BYTES, changed_body, largest_cap
 from batchata_tasks.pricing.token_bounds import input_bound
 from batchata_tasks.types.destination import Destination
 
@@ -71,14 +71,34 @@ class Route:
         """Return the most that a request can cost, in picodollars; 0 without a known price."""
         if self.rates is None:
             return 0
-        # a text that says so is no match: its quotes are escaped in the body
-        writes = self.provider.caches_unasked or b'"cache_control"' in body
         tokens = input_bound(len(body), shape.turns, schema=shape.structured) + shape.attached
-        if (known := self._bounds.get((tokens, shape.cap, writes))) is None:
+        return self._bound(self.rates, tokens, shape.cap, writes=self._writes(body))
+
+    def further(self, body: bytes, shape: Shape, attempts: range) -> int:
+        """Return the most that more attempts at a request can cost, in picodollars.
+
+        They are given by how many attempts were made before each.
+        """
+        if self.rates is None:
+            return 0
+        size, turns = len(body) + REMARK_BYTES, shape.turns + 1
+        tokens = input_bound(size, turns, schema=shape.structured) + shape.attached
+        caps = [largest_cap(shape.cap, before) for before in attempts]
+        writes = self._writes(body)
+        return sum(self._bound(self.rates, tokens, cap, writes=writes) for cap in caps)
+
+    def _writes(self, body: bytes) -> bool:
+        """Whether a request may be written to a cache."""
+        # a text that says so is no match: its quotes are escaped in the body
+        return self.provider.caches_unasked or b'"cache_control"' in body
+
+    def _bound(self, rates: Rates, tokens: int, cap: int, *, writes: bool) -> int:
+        if (known := self._bounds.get((tokens, cap, writes))) is None:
             if len(self._bounds) > _BOUNDS_KEPT:
                 self._bounds.clear()
-            known = self.rates.bound(tokens, shape.cap, cache_writes=writes)
-            self._bounds[tokens, shape.cap, writes] = known
+            known = self._bounds[tokens, cap, writes] = rates.bound(
+                tokens, cap, cache_writes=writes
+            )
         return -(-known * self.factor // 10**6)
 
     def again(

@@ -18,7 +18,7 @@ CHANGES = {
     "schema": "the response model",
 }
 """Reasons for which rows are sent again whatever their answers were, in words."""
-_MONEY = frozenset({"bound", "expected", "expected_list", "factors", "least"})
+_MONEY = frozenset({"bound", "further", "expected", "expected_list", "factors", "least"})
 
 
 @dataclass
@@ -56,7 +56,9 @@ class PlanSummary:
     asked_anew: int = 0
     requests: int = 0
     batches: int = 0
-    bound: int | None = 0  # the most that it can cost; None without a known price
+    # the most that one attempt at each row can cost; None without a known price
+    bound: int | None = 0
+    further: int | None = 0  # the same for all further attempts that the run may make
     expected: int | None = None  # its likely cost, further rounds included
     expected_list: int | None = None  # the same outside of a batch
     input_tokens: int = 0  # likely
@@ -66,6 +68,11 @@ class PlanSummary:
     factors: dict[str, int] = field(default_factory=dict[str, int])
     least: int = 0  # the bound of the cheapest request
     pilot: int = 0  # rows that are sent first, and decide on the others; 0 if there are no others
+
+    @property
+    def most(self) -> int | None:
+        """The most that the run can cost with all its attempts; None without a known price."""
+        return None if self.bound is None else self.bound + (self.further or 0)
 
     @property
     def unsendable(self) -> int:

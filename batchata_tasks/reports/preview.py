@@ -87,6 +87,7 @@ class Preview:
             "model": self.spec.models,
             **summary.facts(),
             "upper_bound_usd": exact(summary.bound),
+            "upper_bound_of_all_attempts_usd": exact(summary.most),
             "expected_usd": exact(summary.expected),
             "expected_list_price_usd": exact(summary.expected_list),
             "cost_limit_usd": exact(limits_of(self.spec).run),
@@ -276,8 +277,11 @@ class Preview:
         if self.in_flight.batches:
             what = "held" if self.in_flight.batches == self.held.batches else "in flight"
             more = f" more than what is {what}"
-        attempts = f"upper bound of one attempt each; prices: {self.price_source}"
-        bound = f"at most {dollars(summary.bound)}{more} ({attempts})"
+        attempts = "upper bound"
+        if summary.further:
+            most = f"with all attempts, if answers are cut off or invalid, {dollars(summary.most)}"
+            attempts = f"upper bound of one attempt each; {most}"
+        bound = f"at most {dollars(summary.bound)}{more} ({attempts}; prices: {self.price_source})"
         if not summary.requests:
             return [("Cost", bound)]
         expected = f"about {dollars(summary.expected)} ({based_on(summary.calibrated_by)})"

@@ -211,7 +211,7 @@ def test_a_run_that_is_carried_on_tells_what_is_left(
     enrich(claude.spec(**changes), progress=LineProgress(lines.append))
     (before,) = [line for line in lines if line.startswith("about to send")]
     (held,) = [line for line in lines if line.startswith("the pilot held")]
-    assert re.search(rf"at most \$[\d.]+\d{re.escape(end)}$", before)
+    assert re.search(rf"at most \$[\d.]+\d \([^)]+\){re.escape(end)}$", before)
     assert f"; {rest} expected to cost about" in held
     check(claude)
 

@@ -55,7 +55,8 @@ def test_the_first_lines_tell_what_it_costs(table: Table) -> None:
     run(table, person)
     assert person.lines[1] == (
         "about to send 20 requests in 1 batch to anthropic, claude-haiku-5-5: "
-        f"about {dollars(plan.expected)} expected, at most {dollars(plan.bound)}."
+        f"about {dollars(plan.expected)} expected, at most {dollars(plan.bound)} "
+        f"({dollars(plan.most)} with all attempts)."
     )
     assert person.questions == []  # it is little
     again = Person(agrees=False)
