@@ -65,6 +65,12 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
         help="how often a pass of `watch` is killed before, or beside, a run",
     )
     parser.add_argument(
+        "--edits",
+        type=float,
+        default=0.0,
+        help="after which share of kills rows of the source are corrected, taken out and added",
+    )
+    parser.add_argument(
         "--overlap",
         type=int,
         default=0,
@@ -124,6 +130,7 @@ def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
     """Kill runs of many scenarios until there were enough kills."""
     tally, told = Tally(given.stops, given.boundaries, given.flow_share, given.patience), 0
     tally.lets_go_share, tally.pass_share = given.lets_go, given.passes
+    tally.edit_share = given.edits
     number = 0
     duration = measure(make("clean", rows=given.rows), flow=given.flow_share > 0.5)
     sys.stdout.write(f"a clean run works {duration:.1f} s\n")

@@ -20,6 +20,7 @@ from tests.support.request_files import sent_bodies
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
@@ -98,7 +99,8 @@ class Place(LedgerLook):
         self.provider = provider
         self.emulator = emulator
         self._launcher = launcher
-        self.keys = [f"row-{number:05}" for number in range(rows)]
+        self.texts = {f"row-{n:05}": f"fact {n * 7919 % 10007}" for n in range(rows)}
+        self._edits = 0
         self.database, self.spec = folder / "ledger.db", folder / "spec.json"
         # another ledger may hold other places too
         super().__init__(ledger_url or f"sqlite:///{self.database}", folder / "out")
@@ -107,12 +109,35 @@ class Place(LedgerLook):
         self._starts = 0
         self._prefect = prefect or {}  # the environment of runs that are flows
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"{key},fact {number * 7919 % 10007}" for number, key in enumerate(self.keys)]
-        (folder / "table.csv").write_text("\n".join(["id,text", *lines, ""]), encoding="utf-8")
+        self._write()
         emulator.control.reset()
         emulator.control.progress("seconds", seconds)
         self.version = ""
         self.ask("v1")
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the source's rows."""
+        return list(self.texts)
+
+    def _write(self) -> None:
+        lines = [f"{key},{text}" for key, text in self.texts.items()]
+        # at once: a run may be reading it
+        new = self.folder / "table.new"
+        new.write_text("\n".join(["id,text", *lines, ""]), encoding="utf-8")
+        new.replace(self.folder / "table.csv")
+
+    def edit(self, rng: random.Random) -> None:
+        """Correct some rows of the source, take some out, and add some."""
+        self._edits += 1
+        for key in rng.sample(self.keys, 12):
+            if rng.random() < 0.3:
+                del self.texts[key]
+            else:
+                self.texts[key] = f"corrected {self._edits}"
+        new = range(rng.randint(0, 5))
+        self.texts |= {f"new-{self._edits}-{n}": f"new fact {n}" for n in new}
+        self._write()
 
     def ask(self, version: str, **changes: Any) -> None:
         """Write the spec; `version` is part of the prompt."""
@@ -233,11 +258,12 @@ class Place(LedgerLook):
         return self.emulator.control.ledger(detail=True)[self.provider]
 
     def bodies(self) -> dict[str, dict[str, Any]]:
-        """Return the request bodies of the present version, by the key that begins their prompt."""
+        """Return the request bodies that ask what source and spec ask now, by key."""
+        prompts = {key: f"{key} {self.version}: {text}" for key, text in self.texts.items()}
         requests: dict[str, dict[str, Any]] = {}
         for body in sent_bodies(self.output).values():
-            key, version = body["messages"][-1]["content"].split(":")[0].split(" ")
-            if version == self.version:
+            key = body["messages"][-1]["content"].split(" ")[0]
+            if prompts.get(key) == body["messages"][-1]["content"]:
                 requests[key] = body
         return requests
 
@@ -265,7 +291,7 @@ class Place(LedgerLook):
         repeats = sum(content["accepted"] - 1 for content in book["contents"].values())
         findings.accepted_twice = max(repeats - again, book["billed_twice"]["number"])
         bodies = self.bodies()
-        for row in rows:
+        for row in [row for row in rows if row["id"] in self.texts]:
             right = answer_text(self.provider, bodies[row["id"]]) if row["id"] in bodies else None
             if row["_status"] != "succeeded" or row["_response"] != right:
                 findings.wrong.append(
