@@ -28,7 +28,7 @@ from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.finish import finish, stop
 from batchata_tasks.pipeline.merge import merge_small_files
-from batchata_tasks.pipeline.outdated import ends_as, outdated_run
+from batchata_tasks.pipeline.outdated import ends_as, has_stopped, outdated_run
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
 from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.receipt import RunResult
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import LettingGo, OwnDataset
     from batchata_tasks.execution.run_context import RunContext
-    from batchata_tasks.pipeline.planning_run import PlanningRun, Recovery
+    from batchata_tasks.pipeline.planning_run import Before, PlanningRun, Recovery
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
@@ -108,31 +108,10 @@ def run_prepared(
         options = without_done(held, ready, options)
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
-        finish_renaming(held)
-        restore_renames(held)
-        # another process may have renamed a column since
-        if Renames.read(held.folder).all != ready.renames.all:
-            ready = prepare_run(ready.spec, ready.settings)
-            for adapter in ready.adapters:
-                adapters.add(adapter)
-        _hand_over(ready.table.dataset, held)
-        held.answers = ready.table.answers
-        for text in ready.notes:
-            held.progress.note(text)
-        end_rehearsals(held, ready)
-        begun = before(held)
-        if ready.spec.budget is not None:
-            require_current_budgets(held.ledger)
-        write_anew(held)
-        recount(held.ledger, held.lease, held.folder)
-        find_lost_rows(held)
+        ready = _under_todays_names(held, ready, adapters)
+        begun = _taken_in_hand(held, ready)
         recovery = recover(held, ready.table)
-        while (old := unfinished_run(held, ready, options, recovery)) is not None:
-            _land_unfinished_run(old, ready, steps, recovery)
-            options = without_done(held, ready, options)  # it may have been cancelled before
-        if (old := outdated_run(held, ready)) is not None:
-            _land_unfinished_run(old, ready, steps, recovery, is_outdated=True)
-            options = without_done(held, ready, options)
+        options = _others_ended(held, ready, options, steps, recovery)
         land_overdue(held)
         agree_on_changes(held, ready.table.dataset)
         read_again(held, ready.table)
@@ -146,6 +125,58 @@ def run_prepared(
             keep(held, receipt.reason)
         held.progress.receipt = receipt.to_json()
         return receipt
+
+
+def _under_todays_names(
+    held: OwnDataset, ready: PreparedRun, adapters: OpenAdapters
+) -> PreparedRun:
+    """Return what was prepared, by the names that the dataset's columns have now."""
+    finish_renaming(held)
+    restore_renames(held)
+    # another process may have renamed a column since
+    if Renames.read(held.folder).all != ready.renames.all:
+        ready = prepare_run(ready.spec, ready.settings)
+        for adapter in ready.adapters:
+            adapters.add(adapter)
+    return ready
+
+
+def _taken_in_hand(held: OwnDataset, ready: PreparedRun) -> Before:
+    """Bring a dataset's files to the state that the ledger has; return what stood there before."""
+    _hand_over(ready.table.dataset, held)
+    held.answers = ready.table.answers
+    for text in ready.notes:
+        held.progress.note(text)
+    end_rehearsals(held, ready)
+    begun = before(held)
+    if ready.spec.budget is not None:
+        require_current_budgets(held.ledger)
+    write_anew(held)
+    recount(held.ledger, held.lease, held.folder)
+    find_lost_rows(held)
+    return begun
+
+
+def _others_ended(
+    held: OwnDataset,
+    ready: PreparedRun,
+    options: Options,
+    steps: Steps,
+    recovery: Recovery | None,
+) -> Options:
+    """Land and end unfinished runs that are not carried on; return the options from then on."""
+    while (old := unfinished_run(held, ready, options, recovery)) is not None:
+        with active(old):
+            _land_sent(old, ready, steps, recovery)
+            _end(old, ends_as(old, ready))
+        options = without_done(held, ready, options)  # it may have been cancelled before
+    if (old := outdated_run(held, ready)) is not None:
+        with active(old):
+            _land_sent(old, ready, steps, recovery)
+            if not has_stopped(old):  # else it is carried on, and sends nothing
+                _end(old, RunEnd.OUTDATED)
+        options = without_done(held, ready, options)
+    return options
 
 
 def _hand_over(dataset: Dataset, held: OwnDataset) -> None:
@@ -205,15 +236,10 @@ def _some_failed(context: RunContext) -> bool:
     return any(total.rows for outcome, total in totals.items() if outcome not in settled)
 
 
-def _land_unfinished_run(
-    old: RunContext,
-    ready: PreparedRun,
-    steps: Steps,
-    recovery: Recovery | None,
-    *,
-    is_outdated: bool = False,
+def _land_sent(
+    old: RunContext, ready: PreparedRun, steps: Steps, recovery: Recovery | None
 ) -> None:
-    """Land what a run left at the provider; drop its unsent rows and close it.
+    """Land what an earlier run left at the provider.
 
     It is waited for no longer than the time limit of the run that is to come.
     """
@@ -221,15 +247,17 @@ def _land_unfinished_run(
         old.until = awake_clock() + seconds
     lost = recovery.claims if recovery is not None else {}
     chunks = old.ledger.chunks(old.run_id, UNFINISHED)
-    with active(old):
-        if landable := [chunk for chunk in chunks if chunk.id not in lost]:
-            old.log("an earlier run left batches open: landing them first.")
-            run_chunks(old, steps, landable)
-        look_back(old)
-        end = RunEnd.OUTDATED if is_outdated else ends_as(old, ready)
-        old.ledger.close_run(old.lease, old.run_id, end)
-        discard_uploads(old)
-        old.folder.drop_run_folder(old.run_id)
+    if landable := [chunk for chunk in chunks if chunk.id not in lost]:
+        old.log("an earlier run left batches open: landing them first.")
+        run_chunks(old, steps, landable)
+    look_back(old)
+
+
+def _end(old: RunContext, end: str) -> None:
+    """Drop the rows that an earlier run has not sent, and close it."""
+    old.ledger.close_run(old.lease, old.run_id, end)
+    discard_uploads(old)
+    old.folder.drop_run_folder(old.run_id)
 
 
 def _stand(context: RunContext) -> str:

@@ -9,6 +9,7 @@ one has what remains of its limits (see `execution/predecessor.py`).
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd, RunPhase
 from batchata_tasks.pipeline.going_on import inherited
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.start import rows_in_flight
+from batchata_tasks.pipeline.trouble import StoppedError, judge
 from batchata_tasks.planning.key_arrays import SentRow
 from batchata_tasks.planning.plan_check import Difference, PlanCheck
 from batchata_tasks.planning.settle import settle
@@ -68,7 +70,7 @@ def _why_outdated(held: HeldDataset, ready: PreparedRun, run: RunRow) -> str | N
     comes_back = run.id in held.letting_go.before
     if not isinstance(ready.spec, EnrichmentSpec) or (comes_back and not planned):
         return None  # jobs are stored as they were
-    if {run.result, held.ledger.stop_reason(run.id)} - _SENDS:
+    if _stays_stopped(held.ledger, run.id):
         return None
     try:
         found = _difference(held, ready, run, planned)
@@ -83,6 +85,18 @@ def _why_outdated(held: HeldDataset, ready: PreparedRun, run: RunRow) -> str | N
     if found.more:
         parts.append(f"{pluralize(found.more, 'row is', 'rows are')} new or changed")
     return ", ".join(parts)
+
+
+def has_stopped(run: RunContext) -> bool:
+    """Whether a run that has landed what it sent stops for that, or was stopped meanwhile."""
+    with suppress(StoppedError):
+        judge(run)
+    return _stays_stopped(run.ledger, run.run_id)
+
+
+def _stays_stopped(ledger: Ledger, run_id: str) -> bool:
+    """Whether a run sends nothing more, also when it is started again."""
+    return bool({ledger.run(run_id).result, ledger.stop_reason(run_id)} - _SENDS)
 
 
 def _unsent(ledger: Ledger, run: RunRow) -> list[Chunk]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from batchata_tasks.pipeline.planning_run import PlanningRun
     from batchata_tasks.planning.estimate import Estimate
     from batchata_tasks.planning.packing import PlannedChunk
+    from batchata_tasks.planning.settle import Settled
 
 RunStep = Callable[["RunRef"], dict[str, Any]]
 """A step of a whole run, given the run's name."""
@@ -80,39 +81,18 @@ def _planned(
 
     The rows that `recovery` has answers for are planned apart.
     """
-    table, dataset_id = run.table, run.lease.dataset_id
-    is_last, recovery = recovery is None, recovery or Recovery({})
-    folder = run.folder.run_folder(run.run_id)
-
-    def progress(rows: int) -> None:
-        run.raise_if_left()
-        run.held.progress.planning(rows)
-
+    table, is_last = run.table, recovery is None
+    recovery = recovery or Recovery({})
     require_known_key(table, run.folder)
-    unfinished = run.ledger.unfinished_chunks(dataset_id, "")
+    unfinished = run.ledger.unfinished_chunks(run.lease.dataset_id, "")
     settled = settle(table, run.folder, [chunk.id for chunk in unfinished])
-    legacy = settled.declared.legacy()
-    claimed, reread = recovery.row_ids, recovery.reread
-    just_landed = frozenset(map(part_of_chunk, () if run.before is None else run.before.unlanded))
-    planner = Planner(
-        table,
-        folder,
-        dataset_id,
-        options,
-        progress,
-        claimed,
-        legacy,
-        reread,
-        just_landed,
-        sent_before=0 if run.predecessor is None else run.predecessor.rows,
-    )
-    settled.note(planner.summary)
+    planner = _planner(run, options, recovery, settled)
     for text in planner.summary.misfit_texts():
         run.log(f"answers: {text}.")
     in_flight = rows_in_flight(
         run.folder,
         run.ledger,
-        dataset_id,
+        run.lease.dataset_id,
         run.run_id,
         run.spec.key,
         recovery.claims,
@@ -133,6 +113,30 @@ def _planned(
     if is_last:
         follow_source(run.held, table, planner.missing)
     return planner, spans
+
+
+def _planner(run: PlanningRun, options: Options, recovery: Recovery, settled: Settled) -> Planner:
+    """Return a planner of the types that hold from now on."""
+
+    def progress(rows: int) -> None:
+        run.raise_if_left()
+        run.held.progress.planning(rows)
+
+    unlanded = () if run.before is None else run.before.unlanded
+    planner = Planner(
+        run.table,
+        run.folder.run_folder(run.run_id),
+        run.lease.dataset_id,
+        options,
+        progress,
+        recovery.row_ids,
+        settled.declared.legacy(),
+        recovery.reread,
+        frozenset(map(part_of_chunk, unlanded)),
+        sent_before=0 if run.predecessor is None else run.predecessor.rows,
+    )
+    settled.note(planner.summary)
+    return planner
 
 
 def _chunks(run: PlanningRun, summary: PlanSummary, spans: list[PlannedChunk]) -> list[Chunk]:

@@ -12,7 +12,7 @@ from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.money import PICO
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
-from batchata_tasks.ledger import RunEnd, opened_ledger
+from batchata_tasks.ledger import RunEnd, StopReason, opened_ledger
 from batchata_tasks.operations.forget import forget
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.start import refresh_mark
@@ -207,6 +207,40 @@ def test_failed_rows_keep_their_attempts(emulator: Emulator, tmp_path: Path) -> 
     start(spec, run_id)
     assert {row["_attempts"] for row in table.rows()} == {2}
     assert sent(emulator) == 12
+
+
+def test_what_stops_a_run_stops_the_one_in_its_place(emulator: Emulator, tmp_path: Path) -> None:
+    """Answers that landed and are all of no use keep the rest from being sent, edited or not."""
+    table = Table(tmp_path, emulator, "anthropic", rows=60)
+    spec = table.spec(items_per_batch=30, max_parallel_batches=1)
+    emulator.control.faults(kind="request_invalid_answer", share=1.0)
+    with open_batches(emulator):
+        run_id = suspended(spec)
+    table.values[50]["text"] = "corrected"
+    table.write()
+    for _ in range(2):
+        receipt = start(spec, run_id)
+        assert (receipt.result, receipt.run_id) == ("no_usable_answer", run_id)
+        assert sent(emulator) == 30
+
+
+def test_a_cancel_holds_for_the_one_in_its_place(emulator: Emulator, tmp_path: Path) -> None:
+    """A run that is cancelled while it is found outdated sends nothing of today's rows."""
+    table = Table(tmp_path, emulator, "anthropic", rows=12)
+    spec = table.spec(**ONE_AT_A_TIME)
+    with open_batches(emulator):
+        run_id = suspended(spec)
+    table.values[6]["text"] = "corrected"
+    table.write()
+
+    def cancelling(text: str) -> None:
+        if "planned anew" in text:
+            with opened_ledger(Settings().ledger_url) as ledger:
+                ledger.request_stop(run_id, StopReason.CANCEL)
+
+    receipt = start(spec, log=cancelling)
+    assert (receipt.result, receipt.run_id) == ("cancelled", run_id)
+    assert sent(emulator) == 3
 
 
 def test_a_source_that_cannot_be_planned_loses_nothing(emulator: Emulator, tmp_path: Path) -> None:
