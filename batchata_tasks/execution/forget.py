@@ -8,6 +8,7 @@ chunk to be written anew.
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -107,14 +108,12 @@ def chunks_with(
 
 def is_planned(held: HeldDataset, key: list[str], digest: bytes) -> bool:
     """Whether a key is in the plan of an unfinished run, which has not sent it."""
-    run = held.ledger.open_run(held.lease.dataset_id)
-    planned = [] if run is None else held.ledger.chunks(run.id, (ChunkState.PLANNED,))
-    return run is not None and any(
-        key_digest(one) == digest
-        for chunk in planned
-        if has_plan(held.folder.run_folder(run.id), [chunk])
-        for batch in plan_rows(held.folder.run_folder(run.id), chunk)
-        for one in keys_of(batch, key)
+    if (run := held.ledger.open_run(held.lease.dataset_id)) is None:
+        return False
+    plan, chunks = held.folder.run_folder(run.id), held.ledger.chunks(run.id, (ChunkState.PLANNED,))
+    blocks = chain.from_iterable(plan_rows(plan, chunk) for chunk in chunks)
+    return has_plan(plan, chunks) and any(
+        digest in key_digests(keys_of(block, key)) for block in blocks
     )
 
 

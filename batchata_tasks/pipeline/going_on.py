@@ -96,7 +96,8 @@ def goes_on(
 def _in_place_of(
     ledger: Ledger, run: RunRow, ready: PreparedRun, options: Options
 ) -> tuple[Options, Predecessor | None]:
-    if run.spec_digest != ready.record["spec_digest"] or not sends_enough(run, options):
+    is_same = run.spec_digest == ready.record["spec_digest"]
+    if not is_same or is_of_other_kind(run, ready.table) or not sends_enough(run, options):
         return options, None
     before = Predecessor.of(ledger, run)
     return replace(inherited(run, before), take_over=options.take_over), before

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
+from copy import copy
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.canonical import key_digest
-from batchata_tasks.common.errors import InputError
+from batchata_tasks.common.errors import HeldError, InputError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import plan_rows
@@ -74,7 +77,7 @@ def _why_outdated(held: HeldDataset, ready: PreparedRun, run: RunRow) -> str | N
         return None
     try:
         found = _difference(held, ready, run, planned)
-    except InputError:
+    except (InputError, HeldError):
         return "its rows cannot be compared with those of the source"  # planning tells why
     if not found.stale and (comes_back or not found.more):
         return None
@@ -110,12 +113,14 @@ def _difference(
     """Compare what a run has not sent with today's source.
 
     Raises:
-        InputError: the source cannot be planned as it is.
+        InputError, HeldError: the source cannot be planned as it is.
     """
     ledger, folder, dataset_id = held.ledger, held.folder, held.lease.dataset_id
     chunks, key = ledger.chunks(run.id), ready.spec.key
     unfinished = [chunk.id for chunk in ledger.unfinished_chunks(dataset_id, "")]
-    settled = settle(ready.table, folder, unfinished)
+    # a copy: a run that is carried on keeps the types that it was planned with
+    table = replace(ready.table, dataset=copy(ready.table.dataset))
+    settled = settle(table, folder, unfinished)
 
     def progress(rows: int) -> None:
         held.raise_if_left()
@@ -125,7 +130,7 @@ def _difference(
     rows = sum(chunk.rows for chunk in planned)
     with tempfile.TemporaryDirectory(prefix="batchata-check-") as scratch:
         check = PlanCheck(
-            ready.table,
+            table,
             Path(scratch) / "plan",
             dataset_id,
             inherited(run, before),
@@ -135,12 +140,7 @@ def _difference(
             before.rows + sum(chunk.rows for chunk in planned if chunk.round == 1),
         )
         sent = rows_in_flight(folder, ledger, dataset_id, "", key)
-        return check.compare(_all(sent, _planned_rows(folder, run, planned, key)), rows)
-
-
-def _all(*rows: Iterator[SentRow]) -> Iterator[SentRow]:
-    for some in rows:
-        yield from some
+        return check.compare(chain(sent, _planned_rows(folder, run, planned, key)), rows)
 
 
 def _planned_rows(
