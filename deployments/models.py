@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date  # noqa: TC003 - Pydantic reads it
 from enum import StrEnum
 
 from pydantic import BaseModel, Field
@@ -28,3 +29,13 @@ class Topic(BaseModel):
         description="Who uses it, in a few words; null if the summary does not tell."
     )
     confidence: float = Field(ge=0, le=1, description="How sure the label is.")
+
+
+class Invoice(BaseModel):
+    """What one invoice says."""
+
+    sender: str = Field(description="Who sent it (Absender).")
+    invoice_number: str = Field(description="Its number (Rechnungsnummer).")
+    invoice_date: date = Field(description="The day it is of (Rechnungsdatum).")
+    net_amount: float = Field(description="The sum before taxes (Nettobetrag).")
+    total_due: float = Field(description="What is to be paid (Gesamtbetrag).")

@@ -13,8 +13,10 @@ from batchata_tasks.cli.running import run_spec
 from batchata_tasks.common.errors import StorageError
 from batchata_tasks.emulator import EmulatorProcess
 from batchata_tasks.emulator.server import serve
-from batchata_tasks.pipeline.receipt import Receipt
+from batchata_tasks.pipeline.receipt import EXIT_CODES, Receipt, RunResult
 from batchata_tasks.progress.output import write_text
+from batchata_tasks.reports.one_row import one_row
+from batchata_tasks.reports.passages import passage_lines
 from batchata_tasks.reports.printing import print_pairs, print_table, print_text
 from batchata_tasks.reports.rows import how_to_open, rows_table
 from batchata_tasks.reports.selected_rows import Selection, dataset_rows
@@ -28,15 +30,17 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+INVOICES = "invoices"
+_SHOWN = "invoice-04.pdf"  # in German, of two pages
 _BATCH_SECONDS = 2.0
 
 
 def run_demo(out: Console, *, direct: bool) -> int:
-    """Enrich the packages with a model of each provider; return the exit code.
+    """Enrich packages with a model of each provider, then invoices; return the exit code.
 
     The demo has a folder and a ledger of its own; what an earlier demo left there is deleted.
     """
-    clear(MODELS)
+    clear([*MODELS, INVOICES])
     assets = _assets()
     settings = {
         "BATCHATA_LEDGER_URL": ledger_url(),
@@ -46,23 +50,33 @@ def run_demo(out: Console, *, direct: bool) -> int:
     with EmulatorProcess(mode="seconds", n=_BATCH_SECONDS) as emulator:
         os.environ.update(settings | emulator.env())
         specs = [_spec(assets, provider, model) for provider, model in MODELS.items()]
-        codes = [_run(out, spec, direct=direct) for spec in specs]
+        codes = [_run(out, spec, "400 package summaries", direct=direct) for spec in specs]
         print_text(out, "\nThe same again", style="bold")
         again = run_spec(specs[0], direct=direct)
         same = again["plan"]["up_to_date"]
         print_text(out, f"{same} rows are up to date: nothing was sent, nothing spent.\n")
         codes.append(int(again["exit_code"]))
+        invoices = _invoices(assets)
+        code = _run(out, invoices, "10 invoices", direct=direct)
+        codes.append(0 if code == EXIT_CODES[RunResult.SOME_ROWS_FAILED] else code)  # the scan
     made_up = "The answers are made up by the emulator; a real model reads the summaries."
     print_text(out, made_up, style="dim")
     rows = dataset_rows(specs[0], Selection(5))
     print_table(out, rows_table(specs[0], rows, out.width))
     print_text(out, how_to_open(specs[0]))
+    _show_passages(out, invoices)
     print_text(out, "\nNext, with a table of your own: batchata init TABLE")
     return max(codes)
 
 
-def _run(out: Console, spec: EnrichmentSpec, *, direct: bool) -> int:
-    print_text(out, f"\n400 package summaries, {spec.model}", style="bold")
+def _show_passages(out: Console, invoices: EnrichmentSpec) -> None:
+    row = one_row(invoices, [_SHOWN])
+    print_text(out, f"\nWhat {_SHOWN} says, and where it says so", style="bold")
+    print_text(out, "\n".join(passage_lines(row.answers, row.row["_citations"])))
+
+
+def _run(out: Console, spec: EnrichmentSpec, what: str, *, direct: bool) -> int:
+    print_text(out, f"\n{what}, {spec.model}", style="bold")
     receipt = run_spec(spec, direct=direct)
     print_pairs(out, Receipt(**receipt).lines())
     return int(receipt["exit_code"])
@@ -79,6 +93,20 @@ def _spec(assets: Path, provider: str, model: str) -> EnrichmentSpec:
     }
     return load_spec(
         assets / "deployments/specs/package-topics.yaml",
+        [f"{key}={value}" for key, value in changes.items()],
+    )
+
+
+def _invoices(assets: Path) -> EnrichmentSpec:
+    changes = {
+        "name": spec_name(INVOICES),
+        "source": {"documents": str(assets / "data/invoices/*.pdf")},
+        "document_root": assets / "data/invoices",
+        "response_model": f"{assets / 'deployments/models.py'}:Invoice",
+        "output": FOLDER / INVOICES,
+    }
+    return load_spec(
+        assets / "deployments/specs/invoices.yaml",
         [f"{key}={value}" for key, value in changes.items()],
     )
 

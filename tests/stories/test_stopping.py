@@ -426,6 +426,9 @@ def test_the_demo_deletes_nothing_that_it_did_not_make(
         os.environ.update(before)
     assert codes == [0, 0]
     assert [path.read_text() for path in own] == ["mine"] * 3
+    told = (tmp_path / "out.txt").read_text()
+    assert "page 2, invoice-04.pdf, high, verified" in told
+    assert "Gesamtbetrag: 5.997,60 EUR" in told
 
 
 def test_the_demo_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:

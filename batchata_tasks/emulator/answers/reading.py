@@ -1,7 +1,8 @@
 """What a model reads in documents: the fields whose names stand there as labels, and their lines.
 
-`Grand total: 29.16` says the field `grand_total`. What no line says is drawn, as without documents:
-models make values up, too.
+`Grand total: 29.16` says the field `grand_total`, and `Gesamtbetrag: 29,16 EUR` one whose
+description has that word. What no line says is drawn, as without documents: models make values up,
+too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 _URL = re.compile(r"data:application/pdf;base64,(.*)", re.DOTALL)
 _TITLED = re.compile(r"[^\n]+\.\w{1,5}:\n\n(.*)", re.DOTALL)  # a text document, under its name
 _LABELLED = re.compile(r"\s*([^\d:]{1,60}?)\s*:\s*(.*\S)\s*")
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"-?\d[\d.,]*")
+_DECIMAL_COMMA = re.compile(r"-?(\d{1,3}(\.\d{3})+|\d+)(,\d{1,2})?")  # 1.234,50
 _DATES = ("%Y-%m-%d", "%d %B %Y", "%B %d, %Y", "%d.%m.%Y")
 _QUOTING = {"fields", "quotes"}  # of an answer that says beside its fields where they stand
 _YES_OR_NO = {"yes": True, "no": False}
@@ -64,12 +66,18 @@ class _Reader:
             }
         if isinstance(value, dict | list):
             return value  # pyright: ignore[reportUnknownVariableType] - any JSON
-        line = self._lines.get(_words(name)) or self._lines.get(_words(above))
+        named = self._lines.get(_words(name)) or self._lines.get(_words(above))
+        line = named or self._described(str(as_object(schema).get("description", "")))
         read = None if line is None else _converted(line.value, kind)
         if line is None or read is None:
             return value
         self.quotes.append({"field": path, "quote": line.text, "page": line.page})
         return read
+
+    def _described(self, text: str) -> _Line | None:
+        """Return the line whose label stands in the description of a field."""
+        words = f" {_words(text)} "
+        return next((line for name, line in self._lines.items() if f" {name} " in words), None)
 
 
 def _one_kind(schema: JSON) -> JSON:
@@ -85,7 +93,7 @@ def _converted(text: str, schema: JSON) -> Any:  # noqa: PLR0911 - one line per 
         found = _NUMBER.search(text)
         if found is None:
             return None
-        number = float(found[0].replace(",", ""))
+        number = _number(found[0].rstrip(".,"))
         return int(number) if schema["type"] == "integer" else number
     if schema.get("type") == "boolean":
         return _YES_OR_NO.get(text.lower())
@@ -94,6 +102,13 @@ def _converted(text: str, schema: JSON) -> Any:  # noqa: PLR0911 - one line per 
     if schema.get("format") == "date":
         return _date(text)
     return text
+
+
+def _number(text: str) -> float:
+    comma = _DECIMAL_COMMA.fullmatch(text)
+    if comma is not None and (comma[3] or comma[2]):
+        return float(text.replace(".", "").replace(",", "."))
+    return float(text.replace(",", ""))
 
 
 def _date(text: str) -> str | None:

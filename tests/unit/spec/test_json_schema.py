@@ -92,7 +92,9 @@ def test_what_the_program_refuses_is_refused(keys: dict[str, Any]) -> None:
     assert list(VALIDATOR.iter_errors({**BASE, **keys})) != []
 
 
-@pytest.mark.parametrize("name", ["deployments/specs/package-topics.yaml"])
+@pytest.mark.parametrize(
+    "name", ["deployments/specs/package-topics.yaml", "deployments/specs/invoices.yaml"]
+)
 def test_shipped_specs_satisfy_it(name: str) -> None:
     """Specs of the project satisfy the schema that their first line names."""
     text = (ROOT / name).read_text(encoding="utf-8")
