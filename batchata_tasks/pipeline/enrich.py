@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import awake_clock
@@ -28,7 +28,13 @@ from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunEnd
 from batchata_tasks.pipeline.finish import finish, stop
 from batchata_tasks.pipeline.merge import merge_small_files
-from batchata_tasks.pipeline.outdated import ends_as, has_stopped, outdated_run
+from batchata_tasks.pipeline.outdated import (
+    OutdatedRoundError,
+    ends_as,
+    has_stopped,
+    outdated_run,
+    require_current_round,
+)
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
 from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.receipt import RunResult
@@ -111,16 +117,18 @@ def run_prepared(
         ready = _under_todays_names(held, ready, adapters)
         begun = _taken_in_hand(held, ready)
         recovery = recover(held, ready.table)
-        options = _others_ended(held, ready, options, steps, recovery)
-        land_overdue(held)
-        agree_on_changes(held, ready.table.dataset)
-        read_again(held, ready.table)
-        context = start_run(held, ready, options, recovery)
-        context.before = begun
-        with active(context):
-            handle.show(context)
-            receipt = _run(context, steps)
-            merge_small_files(context)
+        receipt = None
+        while receipt is None:
+            options = _others_ended(held, ready, options, steps, recovery)
+            land_overdue(held)
+            agree_on_changes(held, ready.table.dataset)
+            read_again(held, ready.table)
+            context = start_run(held, ready, options, recovery)
+            context.before = begun
+            with active(context), suppress(OutdatedRoundError):
+                handle.show(context)
+                receipt = _run(context, steps)
+                merge_small_files(context)
         if receipt.reason is not None and receipt.exit_code == 1:
             keep(held, receipt.reason)
         held.progress.receipt = receipt.to_json()
@@ -213,7 +221,11 @@ def _run(context: PlanningRun, steps: Steps) -> Receipt:
 
 
 def _send_rounds(context: PlanningRun, steps: Steps) -> bool:
-    """Send all rows, then those worth another attempt; return whether the cost limit stopped it."""
+    """Send all rows, then those worth another attempt; return whether the cost limit stopped it.
+
+    Raises:
+        OutdatedRoundError: these are otherwise in the source by now, so that it is to be ended.
+    """
     while True:
         chunks = context.ledger.chunks(context.run_id, (*UNFINISHED, ChunkState.PLANNED))
         # of each chunk: chunk → guard → submit → poll → collect → land (see one_chunk.py)
@@ -227,6 +239,8 @@ def _send_rounds(context: PlanningRun, steps: Steps) -> bool:
         context.raise_if_left()
         if not steps.next_round(context.ref)["chunks"]:
             return False
+        if context.continued:  # its rows may have been planned hours ago
+            require_current_round(context.held, context.table)
 
 
 def _some_failed(context: RunContext) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.canonical import key_digest
-from batchata_tasks.common.errors import HeldError, InputError
+from batchata_tasks.common.errors import BatchataError, HeldError, InputError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import plan_rows
@@ -42,9 +42,21 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk, Ledger, RunRow
     from batchata_tasks.planning.prepare import PreparedRun
+    from batchata_tasks.planning.table import PreparedTable
 
 # results of a run, and reasons to stop, with which it sends again when it is started again
 _SENDS = {None, RunResult.ACCOUNT_TROUBLE.value}
+
+
+class OutdatedRoundError(BatchataError):
+    """The rows of a run's next round are otherwise in the source by now: the run is to be ended."""
+
+
+def require_current_round(held: HeldDataset, table: PreparedTable) -> None:
+    """Raise OutdatedRoundError if the plan of the open run's next round does not hold any more."""
+    run = held.ledger.open_run(held.lease.dataset_id)
+    if run is not None and _why_outdated(held, table, run) is not None:
+        raise OutdatedRoundError
 
 
 def outdated_run(held: HeldDataset, ready: PreparedRun) -> RunContext | None:
@@ -55,7 +67,7 @@ def outdated_run(held: HeldDataset, ready: PreparedRun) -> RunContext | None:
     run = held.ledger.open_run(held.lease.dataset_id)
     if run is None or run.state != RunPhase.OPEN:
         return None
-    if (why := _why_outdated(held, ready, run)) is None:
+    if (why := _why_outdated(held, ready.table, run)) is None:
         return None
     held.progress.note(
         f"the unfinished run is planned anew, with what is left of its limits: {why}."
@@ -63,7 +75,7 @@ def outdated_run(held: HeldDataset, ready: PreparedRun) -> RunContext | None:
     return restored_context(held, run)
 
 
-def _why_outdated(held: HeldDataset, ready: PreparedRun, run: RunRow) -> str | None:
+def _why_outdated(held: HeldDataset, table: PreparedTable, run: RunRow) -> str | None:
     """Return why the plan of an unfinished run does not hold any more, None if it does.
 
     A run that comes back to what it let go of goes on with its rows while they are as they were;
@@ -71,12 +83,12 @@ def _why_outdated(held: HeldDataset, ready: PreparedRun, run: RunRow) -> str | N
     """
     planned = _unsent(held.ledger, run)
     comes_back = run.id in held.letting_go.before
-    if not isinstance(ready.spec, EnrichmentSpec) or (comes_back and not planned):
+    if not isinstance(table.spec, EnrichmentSpec) or (comes_back and not planned):
         return None  # jobs are stored as they were
     if _stays_stopped(held.ledger, run.id):
         return None
     try:
-        found = _difference(held, ready, run, planned)
+        found = _difference(held, table, run, planned)
     except (InputError, HeldError):
         return "its rows cannot be compared with those of the source"  # planning tells why
     if not found.stale and (comes_back or not found.more):
@@ -108,7 +120,7 @@ def _unsent(ledger: Ledger, run: RunRow) -> list[Chunk]:
 
 
 def _difference(
-    held: HeldDataset, ready: PreparedRun, run: RunRow, planned: list[Chunk]
+    held: HeldDataset, table: PreparedTable, run: RunRow, planned: list[Chunk]
 ) -> Difference:
     """Compare what a run has not sent with today's source.
 
@@ -116,10 +128,10 @@ def _difference(
         InputError, HeldError: the source cannot be planned as it is.
     """
     ledger, folder, dataset_id = held.ledger, held.folder, held.lease.dataset_id
-    chunks, key = ledger.chunks(run.id), ready.spec.key
+    chunks, key = ledger.chunks(run.id), table.spec.key
     unfinished = [chunk.id for chunk in ledger.unfinished_chunks(dataset_id, "")]
     # a copy: a run that is carried on keeps the types that it was planned with
-    table = replace(ready.table, dataset=copy(ready.table.dataset))
+    table = replace(table, dataset=copy(table.dataset))
     settled = settle(table, folder, unfinished)
 
     def progress(rows: int) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from httpx import HTTPError
 
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.money import PICO
@@ -241,6 +243,43 @@ def test_a_cancel_holds_for_the_one_in_its_place(emulator: Emulator, tmp_path: P
     receipt = start(spec, log=cancelling)
     assert (receipt.result, receipt.run_id) == ("cancelled", run_id)
     assert sent(emulator) == 3
+
+
+@pytest.mark.parametrize("rounds", [1, 2], ids=["before it is planned", "after"])
+def test_another_attempt_asks_what_the_source_has_by_then(
+    emulator: Emulator, tmp_path: Path, rounds: int
+) -> None:
+    """Failed rows that were corrected, or taken out, while their batch was open go as they are."""
+    table = Table(tmp_path, emulator, "anthropic", rows=6)
+    spec = table.spec(items_per_batch=3, max_parallel_batches=2 if rounds == 1 else 1)
+    emulator.control.faults(kind="request_invalid_answer", share=1.0)
+    emulator.control.progress("reads", 10**6)
+    before = suspended(spec)
+    for _ in range(rounds if rounds > 1 else 0):  # until the second round is half sent
+        finish_all(emulator)
+        assert suspended(spec, before) == before
+    assert sent(emulator) == (6 if rounds == 1 else 9)
+    finish_all(emulator)
+    emulator.control.clear_faults()
+    emulator.control.progress("immediate")
+    table.values[0]["text"] = table.values[4]["text"] = "corrected"
+    del table.values[5]
+    table.write()
+    start(spec, before)
+    rows = {row["id"]: row for row in table.rows()}
+    for row in table.values:
+        found = rows[row["id"]]
+        assert found["_status"] == "succeeded"
+        assert f'"{row["text"]}"' in json.dumps(table.bodies()[found["_custom_id"]])
+    texts = "".join(json.dumps(body) for body in table.bodies().values())
+    assert texts.count("text of row 4") == texts.count("text of row 5") == 1
+
+
+def finish_all(emulator: Emulator) -> None:
+    """Let all open batches end."""
+    for batch in emulator.control.ledger()["anthropic"]["batches"]:
+        with suppress(HTTPError):
+            emulator.control.finish(batch["id"])
 
 
 def test_a_source_that_cannot_be_planned_loses_nothing(emulator: Emulator, tmp_path: Path) -> None:
