@@ -306,7 +306,10 @@ def test_what_cannot_be_read_anew_is_told() -> None:
 
 
 def test_it_is_refused_beside_a_run_and_before_an_unfinished_one(emulator: Emulator) -> None:
-    """A run that planned the row would send it; the sentence says what to do first."""
+    """Answers of an unfinished run are not read anew; the sentence says what to do first.
+
+    A job that it planned and did not send can be forgotten; so can those of other runs.
+    """
     batch(IDS[:2]).run()
     with (
         hold_dataset(str(OUT), Settings()),
@@ -316,10 +319,11 @@ def test_it_is_refused_beside_a_run_and_before_an_unfinished_one(emulator: Emula
     emulator.control.faults(kind="http_error", status=401, route="create", nth=1)
     with pytest.raises(CredentialsError):
         batch(IDS[:4]).run()
-    for call in (lambda: forget(OUT, "a"), lambda: revalidate(OUT, WithScore)):
-        with pytest.raises(
-            SpecError, match=r"an unfinished run .*; let another run of what fills .* finish it"
-        ):
-            call()
-    batch(IDS[:4]).run()
-    assert forget(OUT, "a").rows == 1
+    with pytest.raises(
+        SpecError, match=r"an unfinished run .*; let another run of what fills .* finish it"
+    ):
+        revalidate(OUT, WithScore)
+    assert (forget(OUT, "a").rows, forget(OUT, "c").rows) == (1, 0)
+    before = sent(emulator)
+    batch([IDS[1], IDS[3]]).run()
+    assert sent(emulator) == before + 1

@@ -15,6 +15,7 @@ from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.reports.status import undecided
 from tests.support.books import all_chunks, billed, check_money, money, opened
+from tests.support.jobs import sent
 from tests.support.operations import cancel, reconcile
 from tests.support.stuck import add_rows, left_overdue, limited, stick, told
 from tests.support.table import Table
@@ -137,12 +138,12 @@ def test_a_batch_that_is_taken_back_before_its_rows_were_sent_again_lands_whole(
     table.check_answers()
 
 
-def test_rows_that_a_dead_run_is_about_to_send_again_wait_for_it(
+def test_rows_that_a_dead_run_was_about_to_send_again_land_instead(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that died with its rows planned is carried on; a batch adopted meanwhile lands after.
+    """A batch that is taken back while a run of its rows is dead answers them: none is sent again.
 
-    Otherwise a key would come twice.
+    No key comes twice.
     """
     batch = left_overdue(table)
     abandon(batch)
@@ -157,8 +158,8 @@ def test_rows_that_a_dead_run_is_about_to_send_again_wait_for_it(
     table.emulator.control.finish(batch)
     adopt(batch)
     receipt, notes = told(table)
-    assert (receipt.continued, receipt.outcomes) == (True, {"succeeded": ROWS})
-    assert any("sent again by the run that goes on now" in text for text in notes)
+    assert (receipt.continued, receipt.outcomes, sent(table.emulator)) == (False, {}, ROWS)
+    assert any("the unfinished run is planned anew" in text for text in notes)
     assert table.run().exit_code == 0
     assert len(table.rows()) == ROWS
     assert money(table).settled == billed(table)
