@@ -51,6 +51,11 @@ def leave_failed_rows(
         )
 
 
+def failed_data(receipt: Receipt, key: list[str], spec: str | None) -> str:
+    """Return what the table of a run's failed rows holds, as it is left."""
+    return json.dumps(failed_table(receipt, key, spec)[0])
+
+
 def failed_key(receipt: Receipt) -> str:
     """Return the key of the table of a run's failed rows."""
     return slug(f"failed-{receipt.name}")

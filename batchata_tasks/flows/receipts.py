@@ -16,19 +16,24 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     ArtifactFilterKey,
+    LogFilter,
+    LogFilterFlowRunId,
 )
+from prefect.client.schemas.sorting import LogSort
 from prefect.runtime import flow_run
 
 from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.flows.artifacts import leave, left_if_possible, markdown, slug
 from batchata_tasks.flows.events import send_events
-from batchata_tasks.flows.failed_rows import failed_key, leave_failed_rows
+from batchata_tasks.flows.failed_rows import failed_data, failed_key, leave_failed_rows
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
     from batchata_tasks.pipeline.receipt import Receipt
+
+_NEWEST = 20  # lines of a log among which one is looked for that may be there already
 
 
 def leave_own(receipt: Receipt, key: list[str], spec: str | None) -> None:
@@ -51,7 +56,8 @@ def leave_anothers(
 ) -> None:
     """Leave the receipt of a run that another flow run began, on the page of that one.
 
-    What is there already is not left twice; the line in the log comes last.
+    What is there already is not left twice, and the line in the log comes last. What an earlier run
+    left there, if a person started the flow run again since, is another receipt.
 
     Raises:
         StorageError: the dataset cannot be read.
@@ -61,12 +67,18 @@ def leave_anothers(
         flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]),
         key=ArtifactFilterKey(any_=[_key(receipt), failed_key(receipt)]),
     )
-    there = {one.key for one in client.read_artifacts(artifact_filter=wanted)}
-    if _key(receipt) not in there:
+    there = [one.data for one in client.read_artifacts(artifact_filter=wanted)]
+    if _page(receipt, None) not in there:
         _leave_receipt(client, run.id, receipt, None)
-    if failed_key(receipt) not in there:
+    if failed_data(receipt, key, None) not in there:
         leave_failed_rows(client, run.id, receipt, key, None)
-    log_anothers(client, run, _in_a_line(receipt))
+    newest = client.read_logs(
+        LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])),
+        _NEWEST,
+        sort=LogSort.TIMESTAMP_DESC,
+    )
+    if (line := _in_a_line(receipt)) not in [one.message for one in newest]:
+        log_anothers(client, run, line)
 
 
 def log_anothers(client: SyncPrefectClient, run: FlowRun, text: str) -> None:
@@ -93,9 +105,13 @@ def _leave_receipt(
         flow_run_id,
         key=_key(receipt),
         kind="markdown",
-        data=markdown(receipt.name, receipt.lines(), spec),
+        data=_page(receipt, spec),
         description="What the run did and cost.",
     )
+
+
+def _page(receipt: Receipt, spec: str | None) -> str:
+    return markdown(receipt.name, receipt.lines(), spec)
 
 
 def _key(receipt: Receipt) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert, select
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_of
 from batchata_tasks.ledger.leases import WATCHING, is_dead, work_of
+from batchata_tasks.ledger.runs import put_untold
 from batchata_tasks.ledger.store import Store, reads, writes
 from batchata_tasks.ledger.values import Chunk, ChunkState, RunPhase, StopReason
 
@@ -105,13 +106,12 @@ class Awaiting(Store):
     @writes
     def note_untold(self, connection: Connection, run_id: str, facts: str) -> None:
         """Note what Prefect's server is to be told of a run, in the place of what was before."""
-        connection.execute(delete(t.untold).where(t.untold.c.run_id == run_id))
-        connection.execute(insert(t.untold), {"run_id": run_id, "facts": facts})
+        put_untold(connection, run_id, facts)
 
     @writes
     def note_told(self, connection: Connection, run_id: str) -> None:
         """Note that Prefect's server has been told all of a run."""
-        connection.execute(delete(t.untold).where(t.untold.c.run_id == run_id))
+        put_untold(connection, run_id, None)
 
     @reads
     def untold(self, connection: Connection) -> dict[str, str]:

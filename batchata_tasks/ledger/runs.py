@@ -201,14 +201,33 @@ class Runs(Leases):
         connection.execute(_SET, {"of_run": run_id, "result": result})
 
     @writes
-    def close_run(self, connection: Connection, lease: Lease, run_id: str, result: str) -> None:
-        """End a run; chunks that were never sent are dropped, and their money is released."""
+    def close_run(
+        self,
+        connection: Connection,
+        lease: Lease,
+        run_id: str,
+        result: str,
+        untold: str | None = None,
+    ) -> None:
+        """End a run; chunks that were never sent are dropped, and their money is released.
+
+        `untold` is what Prefect's server is still to be told of it, if others than its own flow run
+        end it. What was to be told of how it stood before is told no more.
+        """
         self._check(connection, lease)
+        put_untold(connection, run_id, untold)
         connection.execute(_RELEASE_UNSENT, {"of_run": run_id})
         dropped = {"state": ChunkState.DROPPED, "updated_at": now_us()}
         connection.execute(_DROP_UNSENT, {"of_run": run_id, **dropped})
         closed = {"state": RunPhase.CLOSED, "result": result, "finished_at": now_us()}
         connection.execute(_SET, {"of_run": run_id, **closed})
+
+
+def put_untold(connection: Connection, run_id: str, facts: str | None) -> None:
+    """Let this alone be what Prefect's server is still to be told of a run; None: nothing is."""
+    connection.execute(delete(t.untold).where(t.untold.c.run_id == run_id))
+    if facts is not None:
+        connection.execute(insert(t.untold), {"run_id": run_id, "facts": facts})
 
 
 def _add(connection: Connection, chunks: Iterable[Chunk]) -> None:

@@ -7,7 +7,8 @@ If another process works on the run at this moment, it is asked to do this itsel
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, SpecError
@@ -29,6 +30,7 @@ from batchata_tasks.ledger import (
     StopReason,
     opened_ledger,
 )
+from batchata_tasks.operations.flow_runs import Untold, is_flow_run
 from batchata_tasks.pipeline.finish import finish
 from batchata_tasks.pipeline.lost import in_flight
 from batchata_tasks.pipeline.receipt import rows_by_outcome
@@ -40,6 +42,7 @@ from batchata_tasks.progress.listener import silent
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.progress.listener import Progress
@@ -140,7 +143,8 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
                 reserved_usd=_reserved(ledger, dataset_id),
             )
         ledger.request_stop(run.id, StopReason.CANCEL)
-        at_work = _await_end(spec.output, run.id, ledger, settings, progress)
+        begun_by = ledger.last_work(dataset_id)
+        at_work = _await_end(spec.output, run.id, begun_by, ledger, settings, progress)
         totals = ledger.outcomes(run.id)
         settled, _ = ledger.money(run.id)
         known = cost_is_known(ledger.chunks(run.id), totals)
@@ -204,11 +208,17 @@ def _held(folder: DatasetFolder, ledger: Ledger) -> tuple[str, ...]:
 
 
 def _await_end(
-    output: str, run_id: str, ledger: Ledger, settings: Settings, progress: Progress
+    output: str,
+    run_id: str,
+    begun_by: str | None,
+    ledger: Ledger,
+    settings: Settings,
+    progress: Progress,
 ) -> str | None:
     """Wait until the process that works on a run ends it; end it here if there is none.
 
-    Returns the name of that process if it does not end the run in time.
+    `watch` tells of that on the page of the flow run that began it. Returns the name of the process
+    at work if it does not end the run in time.
     """
     landing = max(settings.patience * _PATIENT, _SHORTEST)
     until = time.monotonic() + settings.cancel_grace + landing
@@ -216,7 +226,7 @@ def _await_end(
     while ledger.run(run_id).state != RunPhase.CLOSED:
         try:
             with hold_dataset(output, settings, progress) as held:
-                end_run(held, run_id)
+                end_run(held, run_id, begun_by, told=is_flow_run(begun_by))
         except LeaseError as error:
             who = error.holder if isinstance(error, AlreadyRunningError) else "another process"
             if time.monotonic() > until:
@@ -231,10 +241,11 @@ def _await_end(
     return None
 
 
-def end_run(held: HeldDataset, run_id: str) -> Receipt | None:
+def end_run(held: HeldDataset, run_id: str, work: str | None, *, told: bool) -> Receipt | None:
     """Cancel the batches of a run that is to stop, land what ran, end the run; return its receipt.
 
-    That is None if it has ended already.
+    That is None if it has ended already. If its end is to be `told`, on the page of the flow run
+    that began it (`work`, if that is known), the ledger notes so with the end itself.
 
     Raises:
         SuspendedRunError: `held` says that batches which have not ended are not waited for.
@@ -250,4 +261,11 @@ def end_run(held: HeldDataset, run_id: str) -> Receipt | None:
             if chunk.batch_id is not None:
                 cancel_batch(context.for_chunk(chunk), chunk.batch_id)
         run_chunks(context, Steps(), [chunk for chunk in chunks if chunk not in lost])
-        return finish(context)
+        untold = partial(_untold, context, work) if told else None
+        return finish(context, untold=untold)
+
+
+def _untold(context: RunContext, work: str | None, receipt: Receipt) -> str:
+    # whoever cancels a run has not carried it on
+    receipt = replace(receipt, continued=False)
+    return Untold(work, context.spec.key, ended=True, receipt=receipt).to_json()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.clock import now_us
@@ -242,8 +243,9 @@ class _Watching:
         cancels, sent = run.context.stop_reason() == StopReason.CANCEL, self._sent(run)
         to_cancel = [wait for wait in run.waits if cancels and not wait.cancel_asked]
         work = self._begun_by(run, waiters)
+        end = partial(end_run, work=work, told=self.flow_runs.is_there)
         try:
-            receipt = self._at(run, end_run if cancels else _land)
+            receipt = self._at(run, end if cancels else _land)
         except LeaseError:
             return
         if not cancels and self._sent(run) == sent:
@@ -252,7 +254,8 @@ class _Watching:
         untold = None
         if receipt is not None and self.flow_runs.is_there:
             untold = Untold(work, run.context.spec.key, cancels, receipt)
-            self.ledger.note_untold(run.id, untold.to_json())
+            if not cancels:  # else the ledger has it since the run was closed
+                self.ledger.note_untold(run.id, untold.to_json())
         if work is not None and to_cancel:
             batches = pluralize(len(to_cancel), "batch", "batches")
             self.flow_runs.log(work, f"`watch` asked the provider to cancel {batches}.")

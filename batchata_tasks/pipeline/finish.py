@@ -35,7 +35,7 @@ from batchata_tasks.pipeline.trouble import frequent_errors
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk, OutcomeTotals
@@ -51,20 +51,30 @@ _STOPPED: dict[str, RunResult] = {
 }
 
 
-def finish(run: RunContext, stopped: RunResult | None = None, reason: str | None = None) -> Receipt:
+def finish(
+    run: RunContext,
+    stopped: RunResult | None = None,
+    reason: str | None = None,
+    untold: Callable[[Receipt], str] | None = None,
+) -> Receipt:
     """Close the run in the ledger, drop its plan, return its receipt.
 
-    `stopped` says what stopped it, if the ledger does not.
+    `stopped` says what stopped it, if the ledger does not. `untold` returns what Prefect's server
+    is still to be told of its end; the ledger has that from the moment at which the run is closed.
     """
     look_back(run)
     receipt = replace(_receipt(run, stopped), reason=reason)
-    run.ledger.close_run(run.lease, run.run_id, receipt.result)
+    noted = None if untold is None else untold(receipt)
+    run.ledger.close_run(run.lease, run.run_id, receipt.result, noted)
     # only now, since closing gives back what was not sent
     receipt = replace(receipt, budget=budget_facts(run))
     discard_uploads(run)
     discard_left_results(run)
     run.folder.drop_run_folder(run.run_id)
-    return replace(receipt, deleted_files=drop_raw_files(run))
+    receipt = replace(receipt, deleted_files=drop_raw_files(run))
+    if untold is not None:
+        run.ledger.note_untold(run.run_id, untold(receipt))
+    return receipt
 
 
 def stop(run: RunContext, error: StoppedError) -> Receipt:

@@ -459,8 +459,17 @@ def test_a_run_that_is_cancelled_at_work_tells_what_becomes_of_it(
     assert lines[-1].startswith("receipt: cancelled: 400 canceled; cost: $0.00 ")
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "after"),
+    [
+        ("batchata_tasks.pipeline.finish", "discard_uploads", False),
+        ("batchata_tasks.flows.receipts", "log_anothers", False),
+        ("batchata_tasks.flows.receipts", "log_anothers", True),
+    ],
+    ids=["the run has just ended", "its receipt is there", "all is there"],
+)
 def test_a_pass_that_dies_while_it_tells_of_a_run_is_made_up_for(
-    team: Team, emulator: Emulator
+    team: Team, emulator: Emulator, module: str, name: str, *, after: bool
 ) -> None:
     """The next one tells the rest; what is there already, events as well, is there once."""
     emulator.control.progress("seconds", 3600)
@@ -468,8 +477,7 @@ def test_a_pass_that_dies_while_it_tells_of_a_run_is_made_up_for(
     set_state(team, run["id"], "CANCELLING")
     watched(team)
     emulator.control.progress("immediate")
-    place = {"module": "batchata_tasks.flows.receipts", "name": "log_anothers", "after": False}
-    script = DYING.format(**place, program="batchata_tasks.cli")
+    script = DYING.format(module=module, name=name, after=after, program="batchata_tasks.cli")
     died = start("-c", script, "watch", "--once", cwd=team.folder, env=team.env).wait()
     assert died.returncode == -9, died.stderr
     for _ in range(2):

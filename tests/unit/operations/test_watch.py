@@ -13,7 +13,7 @@ from batchata_tasks.common.errors import TransientError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError, hold_dataset
 from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
-from batchata_tasks.operations.cancel import request_cancel
+from batchata_tasks.operations.cancel import cancel, request_cancel
 from batchata_tasks.operations.flow_runs import Fate, FlowRuns, NoFlowRuns, Waiters
 from batchata_tasks.operations.watch import WatchReport, watch
 from batchata_tasks.pipeline.enrich import run_prepared
@@ -328,6 +328,62 @@ def test_what_could_not_be_told_is_told_by_the_next_pass(
     assert (work, receipt.result) == (f"flow run of {run_id}", "cancelled")
     assert sum(receipt.outcomes.values()) == 9
     assert [(work, shown.landed) for work, shown in later.shown] == [(f"flow run of {run_id}", 9)]
+
+
+def test_a_pass_that_dies_once_a_run_has_ended_is_made_up_for(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a run has ended, and that this is still to be told, is one entry of the ledger."""
+
+    def die(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with open_batches(table.emulator):
+        run_id = let_go(table.spec())
+        passed(Suspended("cancelled"))
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.pipeline.finish.discard_uploads", die)
+        with pytest.raises(KeyboardInterrupt):
+            passed(Suspended("cancelled"))
+    later = Suspended()
+    for _ in range(2):
+        passed(later)
+    ((work, receipt),) = later.told
+    assert (work, receipt.result) == (f"flow run of {run_id}", "cancelled")
+    assert sum(receipt.outcomes.values()) == 9
+
+
+def test_the_end_of_what_a_command_cancelled_is_told(table: Table) -> None:
+    """The page of the flow run that let go of it has the receipt, whoever ended the run."""
+    spec = table.spec()
+    with open_batches(table.emulator):
+        let_go(spec, "flow run 7")
+    cancel(spec, Settings())
+    told = Told()
+    for _ in range(2):
+        passed(told)
+    ((work, receipt),) = told.told
+    assert (work, receipt.result, receipt.continued) == ("flow run 7", "cancelled", False)
+
+
+def test_what_a_run_tells_itself_at_its_end_is_not_told_as_it_was_before(table: Table) -> None:
+    """A pass could not tell what it landed, and the run has ended by itself since."""
+
+    class Failing(Told):
+        def tell(self, work: str | None, receipt: Receipt, key: list[str], *, ended: bool) -> None:
+            del work, receipt, key, ended
+            message = "the server is busy"
+            raise TransientError(message)
+
+    spec = table.spec(items_per_batch=3)
+    with open_batches(table.emulator):
+        let_go(spec, "flow run 7")
+        finish_one(table)
+        assert passed(Failing(), gathered=0).landed
+    run_prepared(prepare_run(spec, Settings()), run="flow run 8")
+    later = Told()
+    passed(later)
+    assert later.told == []
 
 
 def test_the_end_is_told_on_the_page_of_the_run_that_let_go_last(table: Table) -> None:
