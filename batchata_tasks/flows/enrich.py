@@ -37,7 +37,7 @@ from batchata_tasks.flows.flow_runs import (
 from batchata_tasks.flows.lineage import note_lineage
 from batchata_tasks.flows.log import leave_out_what_is_no_news
 from batchata_tasks.flows.lost import ended_before
-from batchata_tasks.flows.names import is_drawn
+from batchata_tasks.flows.names import BATCHES_CANCELLED, is_drawn
 from batchata_tasks.flows.progress import shown_progress
 from batchata_tasks.flows.receipts import leave_own, summary
 from batchata_tasks.flows.refused import failed, path_of, refused
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.jobs import JobsSpec
 
+_ANEW = "To send what has no answer yet, start this flow run again (Retry), or another one."
 _LOOK = 5.0  # seconds between two looks at a run that holds the dataset
 # what this process prepared before it started a flow run, whose parameters cannot carry an object,
 # and what it wants to be called once that has begun
@@ -78,7 +79,7 @@ _STATE_NAMES: dict[str, str] = {
     RunResult.SOME_ROWS_FAILED: "SomeRowsFailed",
     RunResult.COST_LIMIT_REACHED: "CostLimitReached",
     RunResult.TIME_LIMIT_REACHED: "TimeLimitReached",
-    RunResult.CANCELLED: "BatchesCancelled",
+    RunResult.CANCELLED: BATCHES_CANCELLED,
 }
 
 
@@ -185,11 +186,9 @@ def _enriched(
     except InputError as error:
         return refused(error, spec)
     except CancelledRunError as error:
-        return Completed(
-            name=_STATE_NAMES[RunResult.CANCELLED],
-            message=str(error),
-            data={"result": RunResult.CANCELLED, "error": str(error)},
-        )
+        message = f"{error} {_ANEW}"
+        data = {"result": RunResult.CANCELLED, "error": message}
+        return Completed(name=BATCHES_CANCELLED, message=message, data=data)
     except AwaitedElsewhereError as error:
         data = {"result": "already_running", "holder": error.holder, "error": str(error)}
         return Completed(name="AlreadyRunning", message=str(error), data=data)
@@ -296,4 +295,6 @@ def _state(receipt: Receipt, spec: str | None) -> State[dict[str, Any]]:
     if receipt.result in STOPPED:
         return failed(naming(receipt.reason or message, spec), data)
     name = _STATE_NAMES.get(receipt.result, "Completed")
+    if name == BATCHES_CANCELLED:  # whoever carries on a run that is to stop carries that out
+        message = f"{message}; the run was cancelled before it was done. {_ANEW}"
     return Completed(name=name, message=message, data=data)

@@ -72,9 +72,12 @@ def pause_key(awaited: Awaited, run: FlowRun) -> str:
     return f"{_KEY}/{awaited.ledger_id}/{awaited.run_id}/{run.run_count}.{before + 1}"
 
 
-def awaited_by(run: FlowRun) -> set[Awaited]:
-    """Return the runs for which a flow run is suspended, or was since it crashed last."""
-    keys = run.empirical_policy.pause_keys or ()
+def awaited_by(run: FlowRun, forgotten: Collection[str] = ()) -> set[Awaited]:
+    """Return the runs for which a flow run is suspended, or was since it crashed last.
+
+    Those of the pause keys `forgotten` are left out.
+    """
+    keys = set(run.empirical_policy.pause_keys or ()).difference(forgotten)
     return {awaited for awaited in map(_awaited, keys) if awaited is not None}
 
 

@@ -25,7 +25,7 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.process import has_ended
-from batchata_tasks.flows.names import ENRICH, WATCH
+from batchata_tasks.flows.names import BATCHES_CANCELLED, ENRICH, WATCH
 from batchata_tasks.operations.flow_runs import Fate
 
 if TYPE_CHECKING:
@@ -118,6 +118,26 @@ def was_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
     return asked
 
 
+def keys_before_retry(client: SyncPrefectClient, run: FlowRun) -> set[str]:
+    """Return a flow run's pause keys of before a person started it again, having cancelled it.
+
+    What it was suspended for by then is cancelled for good, and the new start is none of that.
+    Prefect forgets such keys itself, but not if the start was forced: one of its interfaces does.
+    """
+    keys, before, was_cancelled = set[str](), set[str](), False
+    states = client.read_flow_run_states(run.id)
+    for state in sorted(states, key=lambda state: state.timestamp):
+        if state.is_paused() and (key := state.state_details.pause_key) is not None:
+            keys.add(key)
+        elif state.is_cancelled() or state.name == BATCHES_CANCELLED:
+            was_cancelled = True
+        elif state.is_scheduled() and was_cancelled:
+            was_cancelled = False
+            if not _is_by_nobody(state):
+                before = set(keys)
+    return before
+
+
 def ended_before(client: SyncPrefectClient, run: FlowRun) -> State[Any] | None:
     """Return how a flow run completed that an automation started again since; None if none did.
 
@@ -129,9 +149,14 @@ def ended_before(client: SyncPrefectClient, run: FlowRun) -> State[Any] | None:
         if state.is_completed():
             completed, again = state, False
         elif state.is_scheduled():
-            again = (state.message or "").endswith((_AGAIN, _BY_ANOTHER))
+            again = _is_by_nobody(state)
             completed = completed if again else None  # a person wants it to run once more
     return completed if again else None
+
+
+def _is_by_nobody(state: State[Any]) -> bool:
+    """Whether `watch`, or an automation, had a flow run started again, and not a person."""
+    return (state.message or "").endswith((_AGAIN, _BY_ANOTHER))
 
 
 def _started_again(client: SyncPrefectClient, run: FlowRun, state: State[Any]) -> Fate:

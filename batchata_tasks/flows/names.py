@@ -12,6 +12,9 @@ ENRICH = "enrich"
 WATCH = "watch"
 """The name of the flow that resumes suspended flow runs."""
 
+BATCHES_CANCELLED = "BatchesCancelled"
+"""The name of the state of a flow run that ended a run which a person cancelled."""
+
 
 def is_drawn(name: str) -> bool:
     """Whether Prefect drew a name, such as `olive-quoll`: nothing else tells that it was given."""

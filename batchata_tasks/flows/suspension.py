@@ -37,7 +37,7 @@ from batchata_tasks.flows.flow_runs import (
     suspended_of,
     this_flow_run,
 )
-from batchata_tasks.flows.lost import was_cancelled
+from batchata_tasks.flows.lost import keys_before_retry, was_cancelled
 from batchata_tasks.flows.watch_sign import why_unwatched
 from batchata_tasks.ledger import opened_ledger
 
@@ -161,7 +161,7 @@ def _suspending(
     work: Callable[[LettingGo], T], run: FlowRun, ledger_url: str, progress: Progress
 ) -> T:
     """See `suspending`."""
-    let_go = frozenset(awaited.run_id for awaited in awaited_by(run))
+    let_go = frozenset(awaited.run_id for awaited in awaited_by(run, _before_retry(run)))
     reason, pause = _why_never(run), LOOKS_AGAIN
     while reason is None:
         with opened_ledger(ledger_url) as ledger:
@@ -204,6 +204,13 @@ def _tell_unwatched(ledger_id: str, reason: str) -> None:
 
 def _tell_in_process(progress: Progress, reason: str) -> None:
     progress.note(f"waiting for batches in this process: {sentence(reason)}")
+
+
+def _before_retry(run: FlowRun) -> set[str]:
+    if not run.empirical_policy.pause_keys:
+        return set()
+    with get_client(sync_client=True) as client:
+        return keys_before_retry(client, run)
 
 
 def _was_cancelled(run: FlowRun) -> bool:

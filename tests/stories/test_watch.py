@@ -389,6 +389,34 @@ def test_a_suspended_run_that_is_cancelled_is_cancelled_at_the_provider(
     assert pq.read_table(team.ledger.output / "data").num_rows == ROWS
 
 
+def test_a_cancelled_run_that_a_person_starts_again_runs(team: Team, emulator: Emulator) -> None:
+    """Retry sends what has no answer, also if it is forced; whom `watch` resumes sends nothing.
+
+    That one says so, and how to start it again. Nothing is paid for twice.
+    """
+    retry = ("SCHEDULED", "AwaitingRetry")
+    emulator.control.progress("seconds", 3600)
+    run = executed(team, team.begin(**WHOLE))
+    set_state(team, run["id"], "CANCELLING")
+    watched(team)
+    emulator.control.progress("immediate")
+    watched(team)
+    with open_batches(emulator):
+        set_state(team, run["id"], *retry, force=True)
+        assert executed(team, run["id"])["state_name"] == "Suspended"
+    cancelled = batchata("cancel", WHOLE["spec"], cwd=team.folder, env=team.env)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert watched(team)["resumed"] == [run["id"]]
+    again = executed(team, run["id"])
+    assert again["state_name"] == "BatchesCancelled"
+    assert again["state"]["message"].endswith("start this flow run again (Retry), or another one.")
+    set_state(team, run["id"], *retry, force=True)
+    assert executed(team, run["id"])["state_name"] == "Completed"
+    book = emulator.control.ledger()["anthropic"]
+    assert (book["requests_billed"], book["billed_twice"]["number"]) == (ROWS, 0)
+    assert len(artifacts(team, run, f"receipt-{team.name}")) == 3
+
+
 def test_the_page_of_a_cancelled_run_tells_what_became_of_it(
     team: Team, emulator: Emulator
 ) -> None:

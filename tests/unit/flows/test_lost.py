@@ -16,7 +16,13 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, Worker
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.events import Event, Resource
 
-from batchata_tasks.flows.lost import end_lost_passes, ended_before, take_up_lost, taken_up
+from batchata_tasks.flows.lost import (
+    end_lost_passes,
+    ended_before,
+    keys_before_retry,
+    take_up_lost,
+    taken_up,
+)
 from batchata_tasks.operations.flow_runs import Fate
 from tests.support.paths import ROOT
 
@@ -379,3 +385,51 @@ def test_lost_passes_are_ended() -> None:
     server = Server(passes, beat=20)
     end_lost_passes(client(server), DEPLOYMENT)
     assert server.states == []
+
+
+SUSPENDED, AGAIN = ("Suspended", "a"), ("AwaitingRetry", "Retry from the UI")
+RESUMED, BY_NOBODY = (
+    ("Resuming", None),
+    ("AwaitingRetry", "It crashed; it is started again and carries on."),
+)
+
+
+@pytest.mark.parametrize("end", ["Cancelled", "BatchesCancelled"])
+@pytest.mark.parametrize(
+    ("went", "keys"),
+    [
+        ([SUSPENDED, RESUMED], set[str]()),
+        ([SUSPENDED, "end", AGAIN], {"a"}),
+        ([SUSPENDED, "end", BY_NOBODY], set[str]()),
+        ([SUSPENDED, "end", AGAIN, ("Suspended", "b"), RESUMED], {"a"}),
+        ([SUSPENDED, ("Crashed", None), AGAIN], set[str]()),
+    ],
+)
+def test_a_person_who_starts_a_cancelled_run_again_forgets_what_it_waited_for(
+    end: str, went: list[tuple[str, str | None] | str], keys: set[str]
+) -> None:
+    """What was cancelled by then is over, and what it waited for since is not."""
+    kinds = {
+        "Suspended": StateType.PAUSED,
+        "Resuming": StateType.SCHEDULED,
+        "AwaitingRetry": StateType.SCHEDULED,
+        "Crashed": StateType.CRASHED,
+        "Cancelled": StateType.CANCELLED,
+        "BatchesCancelled": StateType.COMPLETED,
+    }
+    told = [(end, None) if one == "end" else one for one in went]
+
+    class States(Server):
+        def read_flow_run_states(self, flow_run_id: UUID) -> list[State[Any]]:
+            assert flow_run_id
+            states = list[State[Any]]()
+            for number, (name, text) in enumerate(told):
+                state = State[Any](type=kinds[name], name=name, timestamp=ago(100 - number))
+                if state.is_paused():
+                    state.state_details.pause_key = text
+                else:
+                    state.message = text
+                states.insert(0, state)
+            return states
+
+    assert keys_before_retry(client(States()), flow_run(StateType.RUNNING)) == keys
