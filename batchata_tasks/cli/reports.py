@@ -79,6 +79,9 @@ def status(
     Exit codes: 0, with `--follow` the run's; 2 a folder has no dataset, or the ledger is another
     one than the dataset's; 1 and 130 as of `run`.
     """
+    from batchata_tasks.cli.running import quiet_prefect
+    from batchata_tasks.cli.server import flow_runs
+    from batchata_tasks.reports.in_prefect import asked_of_server, note_flow_runs
     from batchata_tasks.reports.status import runs_overview
 
     with boundary(spec=spec):
@@ -89,6 +92,9 @@ def status(
             _rebuild(spec, overrides, settings)
         dataset = None if spec is None else _dataset_at(spec, overrides)
         runs = runs_overview(dataset, settings, number)
+        if works := asked_of_server(runs):
+            quiet_prefect()
+            note_flow_runs(runs, flow_runs(works))
         if as_json:
             print_json(runs)
         else:

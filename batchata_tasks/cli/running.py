@@ -8,17 +8,21 @@ import threading
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from batchata_tasks.cli import temporary_server
 from batchata_tasks.cli.console import print_stopped, watched
 from batchata_tasks.cli.interrupts import INTERRUPTED
+from batchata_tasks.cli.server import seems_configured
 from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.common.text import printable
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.runner import Runner
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
+_STARTING = "starting Prefect, which takes seconds or up to a minute (--direct needs none)"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SOON = 0.05  # seconds
 _AT_MOST = 2.0  # seconds that Ctrl-C waits for the ledger
@@ -117,10 +121,13 @@ def _prefect(progress: Progress) -> Runner:
     from batchata_tasks.pipeline.runner import prefect_runner
 
     quiet_prefect()
-    progress.note("starting Prefect, which takes seconds or up to a minute (--direct needs none)")
-    settings = import_module("prefect.settings")
-    if os.environ.get("PREFECT_API_URL") or settings.get_current_settings().api.url:
+    if not (seems := seems_configured()):
+        progress.note(_STARTING)  # before the import, which takes a second of these
+    if url := import_module("prefect.settings").get_current_settings().api.url:
+        progress.note(f"a flow run on the Prefect server at {_address(url)} (--direct needs none)")
         return prefect_runner()
+    if seems:  # in a profile that is not the active one, say
+        progress.note(_STARTING)
     _leave_at_signals(progress)
 
     def begun() -> None:
@@ -129,6 +136,12 @@ def _prefect(progress: Progress) -> Runner:
         _leave_at_signals(progress)
 
     return prefect_runner(begun)
+
+
+def _address(url: str) -> str:
+    """Return a server's URL without user, password and path."""
+    parts = urlsplit(url)
+    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
 
 
 def quiet_prefect() -> None:

@@ -37,6 +37,7 @@ from batchata_tasks.flows.lost import SETTLED, age, end_lost_passes, take_up_los
 from batchata_tasks.flows.names import ENRICH
 from batchata_tasks.flows.progress import ProgressArtifacts
 from batchata_tasks.flows.receipts import leave_anothers, log_anothers
+from batchata_tasks.flows.standing import flow_run_of
 from batchata_tasks.flows.watch_sign import leave_sign
 from batchata_tasks.operations.flow_runs import Fate, Waiters
 
@@ -174,7 +175,7 @@ class PrefectFlowRuns:
 
     def cancelled(self, works: Collection[str]) -> set[str]:
         """See FlowRuns."""
-        ids = [one for one in map(_flow_run_of, works) if one is not None]
+        ids = [one for one in map(flow_run_of, works) if one is not None]
         found = set[str]()
         with _answering(), get_client(sync_client=True) as client:
             for begin in range(0, len(ids), _PAGE):
@@ -219,19 +220,11 @@ def this_flow_run() -> FlowRun | None:
 
 def _found(client: SyncPrefectClient, work: str) -> FlowRun | None:
     """Return the flow run that is meant; None if it is of another server, or deleted."""
-    if (flow_run_id := _flow_run_of(work)) is None:
+    if (flow_run_id := flow_run_of(work)) is None:
         return None
     try:
         return client.read_flow_run(flow_run_id)
     except ObjectNotFound:
-        return None
-
-
-def _flow_run_of(work: str) -> UUID | None:
-    """Return the id of a flow run, also if it is named as the ledger names its work."""
-    try:
-        return UUID(work.removeprefix("flow run "))
-    except ValueError:
         return None
 
 

@@ -15,7 +15,7 @@ from batchata_tasks.ledger.budgets import ChangedBudget
 from batchata_tasks.ledger.calibration import Calibration, UsageHistory
 from batchata_tasks.ledger.changes import Changes
 from batchata_tasks.ledger.corrections import Corrections
-from batchata_tasks.ledger.leases import WATCHING
+from batchata_tasks.ledger.leases import WATCHING, is_flow_run
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import ledger_exists, open_ledger
 from batchata_tasks.ledger.overdue import Overdue
@@ -88,6 +88,7 @@ __all__ = [
     "Spending",
     "StopReason",
     "UsageHistory",
+    "is_flow_run",
     "ledger_exists",
     "ledger_place",
     "name_of_second",

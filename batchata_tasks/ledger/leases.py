@@ -207,6 +207,11 @@ def work_of(holder: str) -> str | None:
     return None if named is None else named[1]
 
 
+def is_flow_run(work: str | None) -> bool:
+    """Whether work is a flow run, as the flows name it to the ledger."""
+    return work is not None and work.startswith("flow run ")
+
+
 def is_dead(holder: str) -> bool:
     """Whether the holder of a lease was a process of this machine that has ended."""
     words, _, machine = holder.removeprefix("process ").rpartition(" on ")

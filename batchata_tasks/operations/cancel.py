@@ -28,9 +28,10 @@ from batchata_tasks.ledger import (
     ChunkState,
     RunPhase,
     StopReason,
+    is_flow_run,
     opened_ledger,
 )
-from batchata_tasks.operations.flow_runs import Untold, is_flow_run
+from batchata_tasks.operations.flow_runs import Untold
 from batchata_tasks.pipeline.finish import finish
 from batchata_tasks.pipeline.lost import in_flight
 from batchata_tasks.pipeline.receipt import rows_by_outcome

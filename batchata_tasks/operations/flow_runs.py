@@ -146,11 +146,6 @@ class NoFlowRuns:
         return set()
 
 
-def is_flow_run(work: str | None) -> bool:
-    """Whether work is a flow run, as the ledger names it."""
-    return work is not None and work.startswith("flow run ")
-
-
 @dataclass(frozen=True)
 class Untold:
     """What Prefect's server is to be told of a run that `watch` ended or landed: see `tell`.

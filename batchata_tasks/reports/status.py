@@ -29,6 +29,12 @@ from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.pipeline.results_lacking import what_lacks
 from batchata_tasks.planning.limits import limits_of
 from batchata_tasks.providers import provider_type
+from batchata_tasks.reports.in_prefect import (
+    cancelled_text,
+    cancelled_there,
+    how_to_start,
+    how_to_take_over,
+)
 from batchata_tasks.reports.printing import cell
 from batchata_tasks.types.outcome import Outcome
 
@@ -51,10 +57,8 @@ _LOOK = (
     "`--retry-failed`; until then it sends nothing."
 )
 _REMEDIES: dict[str | None, str] = {
-    None: "stopped; start the same command again: it carries on, and lands what was sent.",
-    RunResult.ACCOUNT_TROUBLE: (
-        "account trouble; mend the account at the provider, then start the same command again."
-    ),
+    None: "stopped; {start}: it carries on, and lands what was sent.",
+    RunResult.ACCOUNT_TROUBLE: ("account trouble; mend the account at the provider, then {start}."),
     RunResult.UNREADABLE_BATCH: f"unreadable batch; {_LOOK}",
     RunResult.NO_USABLE_ANSWER: f"no usable answer; {_LOOK}",
 }
@@ -174,6 +178,9 @@ def describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "planned": row.plan is not None,
         "rehearsal": bool(row.rehearsal),
         "running": running,
+        # the flow run, say, that was at work last, and what its server knows of it, if it is asked
+        "work": ledger.last_work(row.dataset_id) if is_open and not running else None,
+        "flow_run": None,
         # the flow run that let go of it, having sent what it could
         "left_by": ledger.left_by(row.dataset_id) if is_open and not running else None,
         "watched_at": _moment(ledger.watched_at()),  # when `watch` looked last, at all runs
@@ -264,7 +271,7 @@ def _worded(run: dict[str, Any]) -> str:
     """Return how a run ended, or how it is, in words."""
     if run["result"] is None:
         state = _state(run).replace("_", " ")
-        return f"{state}, to be cancelled" if run["cancel_asked"] else state
+        return f"{state}, to be cancelled" if _to_be_cancelled(run) else state
     if (text := _UNSENT.get(run["result"])) is not None:
         return text
     if run["result"] in (RunEnd.ABANDONED, RunEnd.OUTDATED):
@@ -301,11 +308,12 @@ def runs_remedies(runs: list[dict[str, Any]]) -> list[str]:
     remedies = dict[str, list[str]]()
     for run in runs:
         state, text = _state(run), None
-        if state == _STOPPED and not run["cancel_asked"] and run["to_set"] is None:
+        if state == _STOPPED and not _to_be_cancelled(run) and run["to_set"] is None:
             text = _REMEDIES.get(run["result"])
         elif state == _WHILE_PLANNING:
-            text = "stopped while planning: nothing was sent; start the same command again."
+            text = "stopped while planning: nothing was sent; {start}."
         if text is not None:
+            text = text.format(start=how_to_start(run, watched=_is_watched(run)))
             remedies.setdefault(text, []).append(run["name"])
     texts = [f"{', '.join(names)}: {text}" for text, names in remedies.items()]
     return texts + _without_a_process(runs)
@@ -313,9 +321,10 @@ def runs_remedies(runs: list[dict[str, Any]]) -> list[str]:
 
 def _without_a_process(runs: list[dict[str, Any]]) -> list[str]:
     """Return a sentence about the runs that wait without a process, if any do."""
-    waiting = [run for run in runs if _state(run) == _WAITING and not run["cancel_asked"]]
+    waiting = [run for run in runs if _state(run) == _WAITING and not _to_be_cancelled(run)]
     if not waiting:
         return []
+    command = how_to_take_over(waiting)
     who, it, its = "flow runs", "them", "their"
     if len(waiting) == 1:
         who, it, its = waiting[0]["left_by"], "it", "its"
@@ -324,8 +333,8 @@ def _without_a_process(runs: list[dict[str, Any]]) -> list[str]:
         f"{it} until {its} batches have ended, or there is room or money for the next."
     )
     if _unwatched(runs) is not None:
-        return [f"{text} The same command goes on with {it}."]
-    return [f"{text} `watch` has {it} go on then; the same command does so now."]
+        return [f"{text} {command[0].upper()}{command[1:]} goes on with {it}."]
+    return [f"{text} `watch` has {it} go on then; {command} does so now."]
 
 
 def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
@@ -334,6 +343,8 @@ def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
     for run in runs:
         if run["cancel_asked"]:
             texts.append(_to_cancel(run))
+        elif cancelled_there(run):
+            texts.append(cancelled_text(run, watched=_is_watched(run)))
         elif run["to_set"] is not None:
             texts.append(
                 f"{run['name']}: its open batches are not to be seen now: {run['to_set']}. The "
@@ -356,10 +367,24 @@ def _unwatched(runs: list[dict[str, Any]]) -> str | None:
     waiting = next((run for run in runs if _state(run) == _WAITING), None)
     if waiting is None:
         return None
-    looked_at, ago = waiting["watched_at"], None
-    if looked_at is not None:
-        ago = (datetime.now(UTC) - datetime.fromisoformat(looked_at)).total_seconds()
-    return None if ago is not None and ago <= SILENT else unwatched(ago)
+    return None if _is_watched(waiting) else unwatched(_watched_ago(waiting))
+
+
+def _is_watched(run: dict[str, Any]) -> bool:
+    ago = _watched_ago(run)
+    return ago is not None and ago <= SILENT
+
+
+def _watched_ago(run: dict[str, Any]) -> float | None:
+    """Return how many seconds ago `watch` looked last at the runs of a run's ledger."""
+    if (looked_at := run["watched_at"]) is None:
+        return None
+    return (datetime.now(UTC) - datetime.fromisoformat(looked_at)).total_seconds()
+
+
+def _to_be_cancelled(run: dict[str, Any]) -> bool:
+    """Whether a cancel was asked for, in whichever way, and is not done."""
+    return run["cancel_asked"] or cancelled_there(run)
 
 
 def _waits_for_room(name: str, queued: dict[str, Any]) -> str:

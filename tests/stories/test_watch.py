@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from batchata_tasks.flows.automations import registered
 from batchata_tasks.flows.flow_runs import PrefectFlowRuns
+from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.operations.draft.files import automations_text
 from tests.support.commands import batchata, start
 from tests.support.jobs import sent
@@ -116,6 +117,12 @@ def watched(team: Team, *words: str) -> dict[str, Any]:
     done = batchata("watch", "--once", "--json", *words, cwd=team.folder, env=team.env)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def status(team: Team) -> str:
+    done = batchata("status", WHOLE["spec"], cwd=team.folder, env={**team.env, "COLUMNS": "250"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def events(team: Team, name: str) -> list[dict[str, Any]]:
@@ -387,6 +394,39 @@ def test_a_suspended_run_that_is_cancelled_is_cancelled_at_the_provider(
     results = team.ledger.ask_ledger("SELECT result FROM runs WHERE id IN {runs}")
     assert results == [("cancelled",)]
     assert pq.read_table(team.ledger.output / "data").num_rows == ROWS
+
+
+def test_a_cancel_that_reaches_nobody_is_told(team: Team, emulator: Emulator) -> None:
+    """`status` knows from the server, says what goes on, and names the command that ends it."""
+    emulator.control.progress("seconds", 3600)
+    run = executed(team, team.begin(**WHOLE))
+    assert "to be cancelled" not in status(team)
+    set_state(team, run["id"], "CANCELLING")
+    shown = status(team)
+    assert "waiting, to be cancelled" in shown
+    assert (
+        "its flow run was cancelled on Prefect's server: 1 batch goes on at the provider, and "
+        "costs count as before. Nobody watches: `batchata watch --once` cancels it, and lands "
+        "what ran." in shown
+    )
+    assert "let go of it" not in shown
+    watched(team)
+    assert "a cancel was asked for" in status(team)
+
+
+def test_a_run_of_a_deployment_that_was_killed_is_started_as_such(
+    team: Team, emulator: Emulator
+) -> None:
+    """`status` names no command that nobody gave: the deployment's, or `watch` if it looks."""
+    flow_run = team.begin(**WHOLE)
+    with open_batches(emulator):
+        killed(team, flow_run, "batchata_tasks.pipeline.steps", "poll")
+    command = f"`prefect deployment run 'enrich/{team.name}'`"
+    assert f"stopped; start it again by {command}: it carries on, and lands" in status(team)
+    with opened_ledger(team.ledger.ledger_url) as ledger:
+        ledger.note_watched()
+    by_itself = f"`watch` has its flow run started again, within some minutes, or {command} now"
+    assert f"stopped; {by_itself}: it carries on, and lands what was sent." in status(team)
 
 
 def test_a_cancelled_run_that_a_person_starts_again_runs(team: Team, emulator: Emulator) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 from io import StringIO
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from rich.console import Console
@@ -118,6 +121,22 @@ def test_that_nobody_resumes_what_waits_is_told(
     assert ("`watch` has it go on" in str(runs_remedies(runs))) is (told is None)
     table.run()
     assert runs_in_the_way(runs_overview(spec)) == []
+
+
+@pytest.mark.parametrize("url", ["", "http://127.0.0.1:{port}/api", "http://127.0.0.1:1", "what"])
+def test_a_server_that_does_not_answer_neither_fails_nor_holds_up(table: Table, url: str) -> None:
+    """`status` does without one that is not there, or silent, or whose address is none."""
+    with open_batches(table.emulator):
+        ready = prepare_run(table.spec(), Settings())
+        with pytest.raises(SuspendedRunError):
+            run_prepared(ready, run=f"flow run {uuid4()}", letting_go=LettingGo(0))
+        with socket.create_server(("127.0.0.1", 0)) as silent_one:
+            set_to = url.format(port=silent_one.getsockname()[1])
+            done = batchata("status", "--json", env={"PREFECT_API_URL": set_to} if url else {})
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = json.loads(done.stdout)
+    assert run["work"].startswith("flow run ")
+    assert run["flow_run"] is None
 
 
 def test_a_run_that_had_nothing_to_do_says_so(table: Table) -> None:
