@@ -253,7 +253,9 @@ class LimitsAhead:
 
     def _verdict(self) -> str:
         if self.fits:
-            return "all of it fits"
+            text = "enough for the most that all of it may cost"
+            now = self.left if self.budget is None else min(self.left, self.budget.left)
+            return text if self.bound <= now else f"{text}, once what is in flight has landed"
         ahead = self.prospect
         if self.once_back is not None:
             return f"{self._now()}. {self._once_back(self.once_back)}"

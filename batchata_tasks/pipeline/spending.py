@@ -92,9 +92,10 @@ def _spending(run: RunContext, chunks: list[Chunk]) -> str:
         text += f"about {dollars(expected)} expected, at most {dollars(bound)}"
         if further := _further(run, rows):
             text += f" ({dollars(bound + further)} with all attempts)"
-        if is_split:
-            text += f", of which the limits leave {dollars(most)}: {_outlook(run, chunks)}"
-    return text + _pilot_words(run)
+    text += _pilot_words(run)
+    if bound is not None and most is not None and most < bound:
+        text += f". Its limits leave {dollars(most)} for that: {_outlook(run, chunks)}"
+    return text
 
 
 def _pilot_words(run: RunContext) -> str:

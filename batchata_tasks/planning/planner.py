@@ -68,6 +68,7 @@ class Planner:
     With `lands_first`, what is in flight and not held lands before anything is sent: of it, rows
     that ask something else by now are to be sent again. `just_landed` are the parts of rows whose
     answers landed a moment ago. So many rows were `sent_before`, and count to the spec's `limit`.
+    Without `pilots`, the rows that go first went already.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Planner:
         *,
         lands_first: bool = False,
         sent_before: int = 0,
+        pilots: bool = True,
     ) -> None:
         self._table, self._folder = table, folder
         self._dataset_id, self._options = dataset_id, options
@@ -91,7 +93,7 @@ class Planner:
         self._claimed = claimed  # ids of the rows whose answers are recovered
         self._reread = reread  # parts of other response models under which these were asked for
         self._just_landed, self._lands_first = just_landed, lands_first
-        self._sent_before = sent_before
+        self._sent_before, self._pilots = sent_before, pilots
         self._legacy = legacy  # the types in which version 1 of fingerprints read columns
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
@@ -203,7 +205,7 @@ class Planner:
         to the same prompt, by the same model, in the same form are as it wants them.
         """
         pilot = self._spec.first_rows
-        if pilot is None:
+        if pilot is None or not self._pilots:
             return 0
         if pilot.once and self._builder.constant:
             answered = landed.answered(

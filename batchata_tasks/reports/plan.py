@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,7 +18,9 @@ from batchata_tasks.execution.intent_files import require_current, require_curre
 from batchata_tasks.execution.renaming import require_one_name
 from batchata_tasks.ledger import (
     SET_ASIDE,
+    UNFINISHED,
     UNTIL_LOOKED_AT,
+    ChunkState,
     StopReason,
     ledger_exists,
     opened_ledger,
@@ -41,7 +44,7 @@ from batchata_tasks.planning.renamed import note_renamed, require_known_key
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.providers import unset_key, without_keys_set
-from batchata_tasks.reports.preview import STOPPED_FIRST, Preview
+from batchata_tasks.reports.preview import STOPPED_FIRST, PilotSent, Preview, Stands
 from batchata_tasks.reports.queues import queueing
 from batchata_tasks.reports.sample import sample_of
 
@@ -85,7 +88,11 @@ def preview(
         options, before, notes = _going_on(ready, ledger, dataset_id, options)
         unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
         rows_before = 0 if before is None else before.rows
-        planner = _planner(ready, folder, dataset_id, ahead, unfinished, options, rows_before)
+        open_run, stop = _open_run(ready, ledger, dataset_id)
+        pilot = _pilot_of(ready, ledger, open_run)
+        planner = _planner(
+            ready, folder, dataset_id, ahead, unfinished, options, rows_before, pilots=pilot is None
+        )
         chunks, summary = planner.run(sent), planner.summary
         note_renamed(ready.table, DatasetFolder(spec.output), summary)
         require_whole_source(ready.table, planner.missing, summary)
@@ -108,7 +115,6 @@ def preview(
         )
         queues = queueing(routes, ledger, chunks, likely, settings)
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
-        open_run, stop = _open_run(ready, ledger, dataset_id)
         ways = _in_the_way(ready, ledger, dataset_id, unfinished, options)
         answers = by_now(ready.table, summary)
     return Preview(
@@ -123,6 +129,8 @@ def preview(
         no_longer_valid=answers.refused,
         model_changed=code_changed(DatasetFolder(spec.output), ready.table.answers),
         cancel_asked=stop == StopReason.CANCEL,
+        pilot_sent=pilot,
+        stands=_stands(ledger, dataset_id, open_run),
         open_batches=sum(
             chunk.state not in SET_ASIDE and chunk.id not in ahead.chunks for chunk in unfinished
         ),
@@ -144,6 +152,28 @@ def _open_run(
     if ledger is None or run is None or is_of_other_kind(run, ready.table):
         return None, None  # one of the other kind is ended first
     return run, ledger.stop_reason(run.id)
+
+
+def _pilot_of(ready: PreparedRun, ledger: Ledger | None, run: RunRow | None) -> PilotSent | None:
+    """Return the pilot that the open run has sent, if a run of this very spec carries that on."""
+    if ledger is None or run is None or run.spec_digest != ready.record["spec_digest"]:
+        return None
+    rows = int(json.loads(run.plan or "{}").get("pilot", 0))
+    pilot = [chunk for chunk in ledger.chunks(run.id) if chunk.round == 1 and chunk.stop <= rows]
+    unsent = (ChunkState.PLANNED, ChunkState.DROPPED)
+    if not pilot or any(chunk.state in unsent for chunk in pilot):
+        return None
+    return PilotSent(rows, in_flight=any(chunk.state in UNFINISHED for chunk in pilot))
+
+
+def _stands(ledger: Ledger | None, dataset_id: str, run: RunRow | None) -> Stands:
+    """Return how the open run of a dataset stands."""
+    if ledger is not None and ledger.is_held(dataset_id):
+        return Stands.AT_WORK
+    has_ended = run is None or run.result is not None
+    if ledger is None or has_ended or ledger.left_by(dataset_id) is None:
+        return Stands.STOPPED
+    return Stands.SUSPENDED
 
 
 def _going_on(
@@ -171,6 +201,8 @@ def _planner(
     unfinished: list[Chunk],
     options: Options,
     sent_before: int,
+    *,
+    pilots: bool,
 ) -> Planner:
     """Return a planner of the types that hold from now on."""
     unlanded = [chunk.id for chunk in unfinished]
@@ -186,6 +218,7 @@ def _planner(
         legacy=legacy,
         lands_first=True,
         sent_before=sent_before,
+        pilots=pilots,
     )
     settled.note(planner.summary)
     return planner

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchata_tasks.common.html import pairs_html, shortened
 from batchata_tasks.common.money import dollars, exact
@@ -37,6 +38,24 @@ STOPPED_FIRST: dict[str, str] = {
 """What is to be done first, by how an earlier run stopped."""
 
 
+class Stands(StrEnum):
+    """How an open run stands: the sentence about its batches, after their number."""
+
+    AT_WORK = "of a run that is at work at this moment, and lands them"
+    SUSPENDED = (
+        "of a run that is suspended until they have ended, and is resumed then; `run` goes on with "
+        "it now"
+    )
+    STOPPED = "of a run that stopped; `run` carries it on, and lands them first"
+
+
+class PilotSent(NamedTuple):
+    """The pilot of a run that is carried on: no second one is sent."""
+
+    rows: int
+    in_flight: bool
+
+
 @dataclass(frozen=True)
 class Preview:
     """A plan that is only shown."""
@@ -55,6 +74,8 @@ class Preview:
     model_changed: bool = False  # the code of the response model, since answers were checked by it
     cancel_asked: bool = False  # of an earlier run, and not done: the next run carries it out
     open_batches: int = 0  # of an earlier run; a run lands them first
+    stands: Stands = Stands.STOPPED  # that run
+    pilot_sent: PilotSent | None = None  # by that run
     # rows in files that were lost; how many requests of the plan they answer is not known before
     # the provider is asked
     recoverable: int = 0
@@ -189,6 +210,9 @@ class Preview:
             if self.spec.pilot is None:
                 text += " (no cost is limited; `pilot: false` sends all at once)"
             lines.append(("Pilot", text))
+        if self.pilot_sent is not None and self.pilot_sent.in_flight and summary.requests:
+            rows = pluralize(self.pilot_sent.rows, "row is", "rows are")
+            lines.append(("Pilot", f"its {rows} in flight; the others are sent only if it holds"))
         if self.stopped is not None:
             lines.append(("First", STOPPED_FIRST[self.stopped]))
         lines += [("First", text) for text in self.in_the_way]
@@ -199,11 +223,8 @@ class Preview:
             )
             lines.append(("First", text))
         elif self.open_batches:
-            text = (
-                f"under way: {pluralize(self.open_batches, 'batch')} of a run that is at work, or "
-                "that stopped, which `run` lands or carries on first"
-            )
-            lines.append(("First", text))
+            batches = pluralize(self.open_batches, "batch")
+            lines.append(("First", f"under way: {batches} {self.stands}"))
         return lines
 
     def _recovery(self) -> list[tuple[str, str]]:

@@ -133,7 +133,7 @@ def test_a_pilot_and_a_limit_are_told(table: Table) -> None:
     assert f"about {ahead.prospect.batches} batches" in ahead.outlook()
     assert f"with `max_tokens: {ahead.fitting_cap}` all of it would fit at once" in ahead.outlook()
     assert "20 requests in at least 2 batches" in line
-    assert line.endswith(f", of which the limits leave {left}: {ahead.outlook()}; 2 rows first.")
+    assert line.endswith(f"; 2 rows first. Its limits leave {left} for that: {ahead.outlook()}.")
 
 
 def test_a_no_sends_nothing(table: Table) -> None:

@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import dollars, exact, usd
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
 from batchata_tasks.ledger import MoneyInFlight
+from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.forecast import simulate
 from batchata_tasks.planning.packing import PlannedChunk
+from batchata_tasks.planning.prepare import prepare_run
 from tests.support.books import opened, run_with, stopping_at
 from tests.support.operations import preview, runs_overview
-from tests.support.table import MODELS, Table
+from tests.support.table import MODELS, Table, open_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +84,9 @@ def test_without_a_limit_nothing_is_said_of_limits(table: Table) -> None:
     """Without a limit nothing is said of limits; if all fits a limit, the plan says so."""
     assert preview(table.spec()).to_json()["limits"] is None
     plan = preview(table.spec(cost_limit_usd=10))
-    assert dict(plan.lines())["Limits"] == "$10.00 a run: all of it fits"
+    assert (
+        dict(plan.lines())["Limits"] == "$10.00 a run: enough for the most that all of it may cost"
+    )
 
 
 @pytest.mark.parametrize("share", ["0.95", "0.8"])
@@ -174,6 +180,33 @@ def test_what_a_killed_run_has_in_flight_is_told_apart(table: Table) -> None:
     table.run()
     plan = preview(table.spec()).to_json()
     assert Decimal(plan["in_flight_usd"]) == Decimal(plan["in_flight_expected_usd"]) == 0
+
+
+def test_a_pilot_that_is_in_flight_is_not_sent_again(table: Table) -> None:
+    """A suspended run is told as one, and its own pilot decides on the rest; a landed one has."""
+    spec = table.spec(pilot={"rows": 3}, items_per_batch=100)
+    with open_batches(table.emulator):
+        with pytest.raises(SuspendedRunError):
+            run_prepared(prepare_run(spec, Settings()), run="flow run 7", letting_go=LettingGo(0))
+        plan = preview(spec)
+        told = dict(plan.lines())
+        assert told["Pilot"] == "its 3 rows are in flight; the others are sent only if it holds"
+        assert (plan.summary.pilot, plan.summary.batches) == (0, 1)
+        assert told["First"] == (
+            "under way: 1 batch of a run that is suspended until they have ended, and is resumed "
+            "then; `run` goes on with it now"
+        )
+        # another spec's run begins anew, with a pilot of its own
+        assert preview(table.spec(pilot={"rows": 4}, items_per_batch=100)).summary.pilot == 4
+    with pytest.raises(KeyboardInterrupt):  # killed once it has landed
+        run_with(
+            table,
+            stopping_at("submit", lambda chunk: chunk.start >= 3, KeyboardInterrupt()),
+            pilot={"rows": 3},
+            items_per_batch=100,
+        )
+    told = dict(preview(spec).lines())
+    assert "Pilot" not in told
 
 
 def test_open_batches_whose_files_are_gone_are_not_called_answered(table: Table) -> None:
