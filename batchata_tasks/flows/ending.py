@@ -17,6 +17,7 @@ from httpx import HTTPError
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
+from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from prefect.transactions import get_transaction
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_SENDS_LOG = 2.0
+"""Seconds that the lines of the log have to reach the server.
+
+They are sent in the background, and Prefect kills the process before that.
+"""
 
 _CANCELLED = "The run was cancelled; its log tells what becomes of its batches."
 
@@ -98,16 +105,27 @@ def cancellable(cancelled: Callable[[], None]) -> Generator[None, None, None]:
     except BaseException as error:
         if not _is_told_to_end(error):
             raise
-        # this process has to end, whether or not the server answers, and a worker that ends as well
-        # may say so twice: if nothing comes of it, `watch` sees that the flow run was cancelled
-        with suppress(HTTPError, TerminationSignal):
+        _hear_no_more()
+        # this process has to end, whether or not the server answers: if nothing comes of it,
+        # `watch` sees that the flow run was cancelled
+        with suppress(HTTPError):
             if ending.is_cancelled():
                 cancelled()
+                APILogWorker.drain_all(timeout=_SENDS_LOG)
         if isinstance(error, TerminationSignal):
             raise
         raise TerminationSignal(signal.SIGTERM) from error
     finally:
         _ENDING.reset(token)
+
+
+def _hear_no_more() -> None:
+    """Ignore further signals to end: this process ends, and tells what there is to tell first.
+
+    A person may cancel twice, and a worker that ends as well says so once more.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _is_told_to_end(error: BaseException | None) -> bool:
@@ -128,6 +146,8 @@ def ends_in_order(step: Callable[P, T]) -> Callable[P, T | State[Any]]:
         try:
             return step(*args, **options)
         except (InterruptedRunError, TerminationSignal):
+            if _ENDING.get() is not None:
+                _hear_no_more()
             if not _is_cancelled():
                 raise
         if (transaction := get_transaction()) is not None:

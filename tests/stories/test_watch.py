@@ -6,6 +6,7 @@ A flow run is done by `prefect flow-run execute`, as a worker does it.
 from __future__ import annotations
 
 import json
+import signal
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -525,6 +526,21 @@ def test_a_run_that_is_cancelled_at_work_tells_what_becomes_of_it(
         "`watch` asked the provider to cancel 2 batches.",
     ]
     assert lines[-1].startswith("receipt: cancelled: 400 canceled; cost: $0.00 ")
+
+
+def test_a_cancel_is_told_also_if_the_worker_ends_meanwhile(team: Team, emulator: Emulator) -> None:
+    """Its process is told to end twice, by a signal alone: its last words reach the server."""
+    emulator.control.progress("seconds", 3600)
+    run = team.begin(**WHOLE, wait="process")
+    set_state(team, run, "PENDING")
+    env = {**team.env, "PREFECT__FLOW_RUN_ID": run}
+    with start("-m", "prefect.engine", cwd=team.folder, env=env) as process:
+        until(lambda: "at the provider" in team.log({"id": run}))
+        set_state(team, run, "CANCELLING")
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+        process.wait()
+    assert any("this run is cancelled: " in line for line in team.log({"id": run}).splitlines())
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from contextvars import copy_context
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.schemas.objects import State
@@ -14,6 +15,9 @@ from prefect.exceptions import TerminationSignal
 
 from batchata_tasks.execution.held_dataset import InterruptedRunError
 from batchata_tasks.flows import ending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Known(ending._Ending):
@@ -34,6 +38,50 @@ def ended(*, cancelled: bool) -> dict[str, Any] | State[Any]:
     context = copy_context()
     context.run(ending._ENDING.set, Known(cancelled=cancelled))
     return context.run(interrupted)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_a_flow_run_has_them() -> Iterator[None]:
+    """Let a signal to end be raised, as Prefect's engine does."""
+
+    def end(number: int, _frame: object) -> None:
+        raise TerminationSignal(number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_signal_keeps_nothing_from_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person may cancel twice, and a worker may end meanwhile: no step is called crashed."""
+
+    class Slow(Known):
+        def is_cancelled(self) -> bool:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().is_cancelled()
+
+    monkeypatch.setattr(ending, "_Ending", lambda: Slow(cancelled=True))
+    told, steps = list[str](), list[State[Any]]()
+
+    @ending.ends_in_order
+    def planned() -> dict[str, Any]:
+        raise TerminationSignal(signal.SIGTERM)
+
+    def tell() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        told.append("it")
+
+    def work() -> None:
+        with ending.cancellable(tell):
+            state = planned()
+            assert isinstance(state, State)
+            steps.append(state)
+            ending.value_of(state)
+
+    with pytest.raises(TerminationSignal):
+        work()
+    assert steps[0].is_cancelled()
+    assert told == ["it"]
 
 
 def test_a_step_that_a_cancel_ended_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
