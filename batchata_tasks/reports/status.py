@@ -11,7 +11,7 @@ from rich.text import Text
 
 from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.money import dollars, pico_from_usd, usd
-from batchata_tasks.common.text import pluralize, sentence
+from batchata_tasks.common.text import pluralize, printable, sentence
 from batchata_tasks.common.unwatched import SILENT, unwatched
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.elsewhere import what_environment_lacks
@@ -23,7 +23,14 @@ from batchata_tasks.execution.overdue import held_rows, remedy, why_overdue
 from batchata_tasks.execution.queue_room import held_in_words
 from batchata_tasks.execution.run_context import stored_spec
 from batchata_tasks.execution.snapshot import money_in_words
-from batchata_tasks.ledger import ChunkState, RunEnd, RunPhase, StopReason, opened_ledger
+from batchata_tasks.ledger import (
+    UNFINISHED,
+    ChunkState,
+    RunEnd,
+    RunPhase,
+    StopReason,
+    opened_ledger,
+)
 from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome, worded
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.pipeline.results_lacking import what_lacks
@@ -35,7 +42,7 @@ from batchata_tasks.reports.in_prefect import (
     how_to_start,
     how_to_take_over,
 )
-from batchata_tasks.reports.printing import cell
+from batchata_tasks.reports.printing import GAP, column_widths
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
 
 _WIDE = 120  # characters of a terminal on which a run's outcomes stand side by side
 _NAMED = 10  # chunks whose rows are held that are told one by one
+_TO_COME = (ChunkState.PLANNED, *UNFINISHED)
 _STOPPED = "stopped"
 _WHILE_PLANNING = "stopped while planning"
 _WAITING = "waiting"
@@ -192,6 +200,8 @@ def describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "started_at": _moment(row.started_at),
         "finished_at": _moment(row.finished_at),
         "outcomes": rows_by_outcome(totals),
+        # whose answers are to come: at the provider, or not sent yet
+        "planned_rows": _rows_in(chunks, *_TO_COME) if is_open else 0,
         "held_rows": _rows_in(chunks, ChunkState.HELD),
         "overdue_rows": _rows_in(chunks, ChunkState.OVERDUE),
         "accepted_twice": ledger.second_batches(row.id),
@@ -203,8 +213,8 @@ def describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
     }
 
 
-def _rows_in(chunks: list[Chunk], state: ChunkState) -> int:
-    return sum(chunk.rows for chunk in chunks if chunk.state == state)
+def _rows_in(chunks: list[Chunk], *states: ChunkState) -> int:
+    return sum(chunk.rows for chunk in chunks if chunk.state in states)
 
 
 def undecided(spec: ShownDataset | None, settings: Settings) -> list[str]:
@@ -246,25 +256,36 @@ def _moment(microseconds: int | None) -> str | None:
 
 
 def runs_table(runs: list[dict[str, Any]], width: int = _WIDE) -> Table | str:
-    """Return the runs for a terminal; on a narrow one, each outcome of a run has its line."""
+    """Return the runs for a terminal; where they do not fit, each outcome of a run has its line."""
     if not runs:
         return "No runs yet."
-    between = Text(", " if width >= _WIDE else "\n")
     whole = [Column(name, no_wrap=True) for name in ("Batches", "Rows", "Spent", "In flight")]
     others = [Column(name, overflow="fold") for name in ("Spec", "State")]
     amounts = [run["in_flight_usd"] for run in runs]  # None: unknown
     if all(amount is not None and float(amount) == 0 for amount in amounts):
         del whole[-1]
     table = Table(Column("Started UTC", no_wrap=True), *others, *whole, box=None, pad_edge=False)
-    for run in runs:
-        started = str(run["started_at"])[5:16].replace("T", " ")
-        state = f"{_worded(run)} (rehearsal)" if run["rehearsal"] else _worded(run)
-        rows = [f"{count:,} {name}" for name, count in run["outcomes"].items()] or ["-"]
-        amounts = [_dollars(run["settled_usd"]), _dollars(run["in_flight_usd"])]
-        several = [between.join(map(cell, one)) for one in (_count_batches(run["batches"]), rows)]
-        cells = [*map(cell, (started, run["name"], state)), *several, *map(cell, amounts)]
-        table.add_row(*cells[: len(table.columns)])
+    lines = [_cells(run, ", ")[: len(table.columns)] for run in runs]
+    heads = [str(column.header) for column in table.columns]
+    if sum(column_widths([heads, *lines])) + GAP * len(heads) > width:
+        lines = [_cells(run, "\n")[: len(table.columns)] for run in runs]
+    for line in lines:
+        table.add_row(*map(Text, line))
     return table
+
+
+def _cells(run: dict[str, Any], between: str) -> list[str]:
+    """Return what is told of a run; `between` stands between what is told in one cell."""
+    started = str(run["started_at"])[5:16].replace("T", " ")
+    state = f"{_worded(run)} (rehearsal)" if run["rehearsal"] else _worded(run)
+    rows = [f"{count:,} {name}" for name, count in run["outcomes"].items()]
+    if planned := run.get("planned_rows"):
+        rows.append(f"{planned:,} planned")
+    return [
+        *map(printable, (started, run["name"], state, _count_batches(run["batches"]))),
+        between.join(map(printable, rows)) or "-",
+        *map(_dollars, (run["settled_usd"], run["in_flight_usd"])),
+    ]
 
 
 def _worded(run: dict[str, Any]) -> str:
@@ -290,10 +311,13 @@ def _worded(run: dict[str, Any]) -> str:
     return f"{text}, nothing to send" if is_idle and ended else text
 
 
-def _count_batches(batches: list[dict[str, Any]]) -> list[str]:
+def _count_batches(batches: list[dict[str, Any]]) -> str:
     ended = (ChunkState.LANDED, ChunkState.COLLECTED, ChunkState.ABANDONED)
     still_open = sum(batch["state"] not in ended for batch in batches)
-    return [f"{len(batches):,}", *([f"{still_open:,} open"] if still_open else [])]
+    if not still_open:
+        return f"{len(batches):,}"
+    others = "" if still_open == len(batches) else f"{len(batches):,}, "
+    return f"{others}{still_open:,} open"
 
 
 def _dollars(usd_text: str | None) -> str:

@@ -409,6 +409,10 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     ignored = (tmp_path / ".gitignore").read_text().splitlines()
     assert ignored == ["mine", "/out/table/", ".env", ".venv/", "__pycache__/", "/out/second.one/"]
     assert "models.py was there and stays as it is: see models_second_one.py." in second.stdout
+    assert (
+        "prefect.yaml was there and stays as it is: see prefect.second.one.yaml; `prefect "
+        "--no-prompt deploy --all --prefect-file prefect.second.one.yaml` deploys it."
+    ) in second.stdout
     assert {path: path.read_bytes() for path in before} == before
     assert batchata("plan", "second.one.yaml", cwd=tmp_path).returncode == 0
     deployments = yaml.safe_load((tmp_path / "prefect.second.one.yaml").read_text())

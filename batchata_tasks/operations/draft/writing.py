@@ -124,7 +124,9 @@ def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
     drafted.notes += _left_out(spec, table)
     for name, usual in ((models, "models.py"), (deployments, _PREFECT)):
         if name != usual:
-            drafted.notes.append(f"{usual} was there and stays as it is: see {name}.")
+            deploy = f"; `prefect --no-prompt deploy --all --prefect-file {name}` deploys it"
+            more = deploy if usual == _PREFECT else ""
+            drafted.notes.append(f"{usual} was there and stays as it is: see {name}{more}.")
     _add_shared(drafted, wanted)
     return drafted
 

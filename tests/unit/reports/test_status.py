@@ -139,6 +139,23 @@ def test_a_server_that_does_not_answer_neither_fails_nor_holds_up(table: Table, 
     assert run["flow_run"] is None
 
 
+def test_rows_that_are_to_come_are_counted_in_one_line(table: Table) -> None:
+    """Of a run that waits: what has landed, and what is planned, also on a narrow terminal."""
+    spec = table.spec(items_per_batch=2)
+    with open_batches(table.emulator):
+        with pytest.raises(SuspendedRunError):
+            run_prepared(prepare_run(spec, Settings()), run="flow run 7", letting_go=LettingGo(0))
+        (run,) = runs_overview(spec)
+        assert run["planned_rows"] == 3
+        console = Console(file=(screen := StringIO()), width=80)
+        console.print(runs_table([run], 80))
+    _, line = screen.getvalue().splitlines()
+    assert line.split("waiting", 1)[1].split()[:4] == ["2", "open", "3", "planned"]
+    table.run(items_per_batch=2)
+    (run,) = runs_overview(spec)
+    assert (run["planned_rows"], run["outcomes"]) == (0, {"succeeded": 3})
+
+
 def test_a_run_that_had_nothing_to_do_says_so(table: Table) -> None:
     """Its rows were up to date, or had failed for good before; nothing failed in it."""
     table.run()
