@@ -67,6 +67,8 @@ def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
     done = batchata(server, table, "--json", spec={"items_per_batch": 6})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outcomes"] == {"succeeded": 12}
+    assert f"a flow run on the Prefect server at http://127.0.0.1:{server.port} " in done.stderr
+    assert "starting Prefect" not in done.stderr
     run = server.last_flow_run()
     assert (run["state_type"], run["name"]) == ("COMPLETED", "enrich table")
     names = sorted(task["name"] for task in server.task_runs(run["id"], 10))
