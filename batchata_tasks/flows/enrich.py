@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.jobs import JobsSpec
 
-_ANEW = "To send what has no answer yet, start this flow run again (Retry), or another one."
 _LOOK = 5.0  # seconds between two looks at a run that holds the dataset
 # what this process prepared before it started a flow run, whose parameters cannot carry an object,
 # and what it wants to be called once that has begun
@@ -186,7 +185,7 @@ def _enriched(
     except InputError as error:
         return refused(error, spec)
     except CancelledRunError as error:
-        message = f"{error} {_ANEW}"
+        message = f"{error} {_how_to_go_on()}"
         data = {"result": RunResult.CANCELLED, "error": message}
         return Completed(name=BATCHES_CANCELLED, message=message, data=data)
     except AwaitedElsewhereError as error:
@@ -287,6 +286,12 @@ def _ended(receipt: Receipt, key: list[str], spec: str | None = None) -> State[d
     return _state(receipt, spec)
 
 
+def _how_to_go_on() -> str:
+    """Return how the rest of a run is sent that was cancelled."""
+    again = "start this flow run again (Retry), or another one" if deployment.id else "start again"
+    return f"To send what has no answer yet, {again}."
+
+
 def _state(receipt: Receipt, spec: str | None) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
     message, data = summary(receipt), receipt.to_json()
@@ -296,5 +301,5 @@ def _state(receipt: Receipt, spec: str | None) -> State[dict[str, Any]]:
         return failed(naming(receipt.reason or message, spec), data)
     name = _STATE_NAMES.get(receipt.result, "Completed")
     if name == BATCHES_CANCELLED:  # whoever carries on a run that is to stop carries that out
-        message = f"{message}; the run was cancelled before it was done. {_ANEW}"
+        message = f"{message}; the run was cancelled before it was done. {_how_to_go_on()}"
     return Completed(name=name, message=message, data=data)
