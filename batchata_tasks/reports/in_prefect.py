@@ -42,8 +42,8 @@ def cancelled_text(run: dict[str, Any], *, watched: bool) -> str:
     what, it = "nothing of it is at the provider, but it has not ended", "ends it"
     if still_open:
         what = (
-            f"{pluralize(still_open, 'batch goes', 'batches go')} on at the provider, and costs "
-            "count as before"
+            f"{pluralize(still_open, 'batch goes', 'batches go')} on at the provider, and what "
+            f"{'it does' if still_open == 1 else 'they do'} is paid for"
         )
         it = f"cancels {'it' if still_open == 1 else 'them'}, and lands what ran"
     text = f"{run['name']}: its flow run was cancelled on Prefect's server: {what}."

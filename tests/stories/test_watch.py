@@ -407,7 +407,7 @@ def test_a_cancel_that_reaches_nobody_is_told(team: Team, emulator: Emulator) ->
     assert "waiting, to be cancelled" in shown
     assert (
         "its flow run was cancelled on Prefect's server: 1 batch goes on at the provider, and "
-        "costs count as before. Nobody watches: `batchata watch --once` cancels it, and lands "
+        "what it does is paid for. Nobody watches: `batchata watch --once` cancels it, and lands "
         "what ran." in shown
     )
     assert "let go of it" not in shown

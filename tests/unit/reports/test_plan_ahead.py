@@ -19,6 +19,7 @@ from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.forecast import simulate
 from batchata_tasks.planning.packing import PlannedChunk
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import opened, run_with, stopping_at
 from tests.support.operations import preview, runs_overview
 from tests.support.table import MODELS, Table, open_batches
@@ -142,6 +143,33 @@ def test_a_budget_counts_with_what_others_left_of_it(table: Table) -> None:
     told = limits(table, budget=budget)
     assert Decimal(told["budget"]["left_usd"]) == 1 - Decimal(receipt.cost_usd)
     assert told["stops"] is False
+
+
+def test_money_that_comes_back_from_what_is_in_flight_is_told_apart(table: Table) -> None:
+    """What is left of a budget now is too little for the rest, and enough once it came back."""
+    ahead = preview(table.spec(limit=20)).summary.bound or 0
+    limit = float(f"{usd(2 * ahead * 9 // 10):f}")
+    changes = {"items_per_batch": 20, "max_parallel_batches": 1}
+    spec = table.spec(budget={"name": "team", "limit_usd": limit, "period": "total"}, **changes)
+    with open_batches(table.emulator):
+        with pytest.raises(SuspendedRunError):
+            run_prepared(prepare_run(spec, Settings()), run="flow run 7", letting_go=LettingGo(0))
+        plan = preview(spec).limits
+        assert plan is not None
+        assert plan.text().endswith(
+            "once what is in flight has landed: enough for the most that all of it may cost, once "
+            "what is in flight has landed"
+        )
+        lines = list[str]()
+        with pytest.raises(SuspendedRunError):
+            run_prepared(
+                prepare_run(spec, Settings()),
+                progress=LineProgress(lines.append),
+                run="flow run 7",
+                letting_go=LettingGo(0),
+            )
+    (line,) = [line for line in lines if line.startswith("about to send")]
+    assert ". Its limits leave $" in line
 
 
 def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -> None:
