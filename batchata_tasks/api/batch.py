@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.api.run import BatchRun
     from batchata_tasks.planning.job_documents import StoredDocuments
+    from batchata_tasks.schema.quotes import MinGrade
 
 _ID_BYTES = 15
 _DEFAULTS = frozenset(JobDefaults.__annotations__)
@@ -113,6 +114,7 @@ class Batch:
         max_tokens: int | None = None,
         response_model: type[BaseModel] | dict[str, Any] | None = None,
         enable_citations: bool | None = None,
+        min_grade: MinGrade | None = None,
         id: str | None = None,  # noqa: A002 - the fixed name in the API
         provider: str | None = None,
         endpoint: Literal["chat", "responses"] | None = None,
@@ -126,7 +128,7 @@ class Batch:
         fields = self.config.default_params
         # most jobs have nothing of their own but an id and texts
         plain = model is temperature is max_tokens is response_model is enable_citations is None
-        if not (plain and provider is endpoint is params is None):
+        if not (plain and min_grade is provider is endpoint is params is None):
             # the signature is the one list of the arguments
             given = {n: v for n, v in locals().items() if v is not None and n in _DEFAULTS}
             fields = fields | given

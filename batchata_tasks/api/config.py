@@ -14,6 +14,8 @@ from batchata_tasks.spec.parts import ABOUT_BLOCK, BlockName, Count, Number
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from batchata_tasks.schema.quotes import MinGrade
+
 
 def _level(value: object) -> object:
     """Return a level in lower case; `warn`, as other libraries call it, is `warning`."""
@@ -32,6 +34,7 @@ class JobDefaults(TypedDict, total=False):
     max_tokens: int
     response_model: type[BaseModel] | dict[str, Any]
     enable_citations: bool
+    min_grade: MinGrade
     provider: str
     endpoint: Literal["chat", "responses"]
     params: dict[str, Any]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.reports.preview import Preview
+    from batchata_tasks.schema.quotes import MinGrade
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 F = TypeVar("F")
@@ -66,6 +67,7 @@ class SpecOptions(TypedDict, total=False):
     on_bad_document: Literal["error", "skip"]
     response_schema: dict[str, Any] | str | None
     enable_citations: bool
+    min_grade: MinGrade | None
     max_tokens: int
     params: dict[str, Any]
     cache: bool

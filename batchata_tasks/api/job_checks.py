@@ -184,7 +184,7 @@ class CheckedJobs:
         self._jobs[id(job)] = job
         self._kept_digests.pop(id(job), None)
         if self._is_kept(job):
-            alone = replace(job, file=None, enable_citations=False)
+            alone = replace(job, file=None, enable_citations=False, min_grade=None)
             self._rules.check_as_sent(adapter, alone, turns, limited=limited)
         else:
             document = self._rules.check_as_sent(adapter, job, turns, limited=limited)

@@ -10,7 +10,7 @@ from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.key_words import word_of
 from batchata_tasks.operations.forget import forget_in
-from batchata_tasks.operations.revalidate import revalidate_in
+from batchata_tasks.operations.revalidate import has_quotes, revalidate_in
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.spec.references import load_model
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.operations.forget import Forgotten
     from batchata_tasks.pipeline.revalidation import Revalidated
+    from batchata_tasks.schema.quotes import MinGrade
 
 _LABEL = "response_model"
 
@@ -66,6 +67,7 @@ def revalidate(
     output: str | PathLike[str],
     response_model: type[BaseModel] | dict[str, Any] | str,
     *,
+    min_grade: MinGrade | None = None,
     dry_run: bool = False,
     mark_invalid: bool = False,
 ) -> Revalidated:
@@ -79,6 +81,7 @@ def revalidate(
         output: the folder of the dataset: `output` of `enrich`, or `results_dir` of a `Batch`.
         response_model: the model that the next run has: a Pydantic class, JSON Schema, or the
             reference of a class as in a spec. Of a Batch, that of all its jobs.
+        min_grade: the grade of evidence that the next run asks for, if it does.
         dry_run: only tell what would change, and write nothing.
         mark_invalid: make rows invalid that landed under the same schema, and that only a stricter
             validator refuses. Their columns are empty then (`_response` keeps the answer), and the
@@ -96,20 +99,21 @@ def revalidate(
         BatchataError: something stopped it half-way; the same call carries on.
     """
     settings = Settings()
-    answers = AnswerSchemas(_schema(response_model, settings.roots()))
-    return revalidate_in(
-        _path(output), answers, settings, dry_run=dry_run, mark_invalid=mark_invalid
-    )
+    folder = _path(output)
+    quoted = min_grade or has_quotes(folder)
+    answers = AnswerSchemas(_schema(response_model, settings.roots(), quoted=quoted))
+    return revalidate_in(folder, answers, settings, dry_run=dry_run, mark_invalid=mark_invalid)
 
 
-def _schema(model: object, roots: Iterable[Any]) -> ResponseSchema:
+def _schema(model: object, roots: Iterable[Any], *, quoted: bool | MinGrade) -> ResponseSchema:
     if isinstance(model, dict):
-        return ResponseSchema.from_json_schema(cast("dict[str, Any]", model), _LABEL)
+        schema = cast("dict[str, Any]", model)
+        return ResponseSchema.from_json_schema(schema, _LABEL, quoted=quoted)
     if not isinstance(model, type | str):
         message = f"{_LABEL}: {model!r:.80} is no Pydantic class, JSON Schema or reference of one."
         raise SpecError(message)
     live = load_model(model, roots) if isinstance(model, str) else model
-    return ResponseSchema.from_model(cast("type[BaseModel]", live), _LABEL)
+    return ResponseSchema.from_model(cast("type[BaseModel]", live), _LABEL, quoted=quoted)
 
 
 def _path(output: object) -> str:

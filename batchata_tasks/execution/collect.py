@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.execution.earlier import SAID
-from batchata_tasks.execution.judged import judge, with_answer
+from batchata_tasks.execution.judged import judge, lacks_evidence, with_answer
 from batchata_tasks.execution.plain_rows import PlainBlock, PlainRows
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.execution.sent_rows import SENT_FIELDS, SentRows
@@ -27,6 +27,7 @@ from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import (
     ErrorCode,
     Outcome,
+    describe,
     error_code,
     is_attempt,
     outcome_of,
@@ -225,6 +226,15 @@ class Collector:
         answer = with_answer(answer, None if response is None else response.parse)
         self._count_trouble(answer)
         outcome, error, fields = self._judged(answer, sent)
+        citations = list(answer.citations)
+        if outcome is Outcome.SUCCEEDED and response is not None and response.quoted:
+            citations = self._passages(sent["_custom_id"], response, answer)
+            if problem := lacks_evidence(response, answer.text or "", citations):
+                outcome, error, fields = (
+                    Outcome.INVALID,
+                    describe(ErrorCode.RESPONSE, problem),
+                    dict[str, Any](),
+                )
         cost, usage = self._count(position, answer, outcome)
         attempts, attempted = sent["_prior_attempts"], is_attempt(answer.outcome, answer.error)
         before, landed_at = dict[str, Any](), self._enriched_at
@@ -234,9 +244,7 @@ class Collector:
         if not is_attempt(outcome, error) and is_free and self._stays(before, sent):
             self.left[position] = f"{outcome.value} {error or ''}"
             return None
-        said = {"_citations": list(answer.citations) or None, "_response": answer.text}
-        if outcome is Outcome.SUCCEEDED and response is not None and response.quoted:
-            said["_citations"] = self._passages(sent["_custom_id"], response, answer)
+        said = {"_citations": citations or None, "_response": answer.text}
         if before and attempts:
             if (kept := self._kept(before, sent)) is not None:
                 self.report.kept[sent["_custom_id"]] = outcome, error
@@ -263,11 +271,11 @@ class Collector:
 
     def _passages(
         self, name: str, response: ResponseSchema, answer: Answer
-    ) -> list[dict[str, Any]] | None:
+    ) -> list[dict[str, Any]]:
         """Return the passages that the fields of an answer rest on."""
         if self._quoted is None or answer.text is None:
-            return None
-        return self._quoted(name, response, answer.text) or None
+            return []
+        return self._quoted(name, response, answer.text)
 
     def _spent(self, sent: dict[str, Any], cost: int | None, usage: Usage) -> dict[str, Any]:
         """Return what all attempts at a row used and cost, the last one included."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.dataset.manifest import manifest_batches
 from batchata_tasks.dataset.packs import is_kept, kept_json
 from batchata_tasks.execution.download import downloaded
-from batchata_tasks.execution.judged import judge, with_answer
+from batchata_tasks.execution.judged import judge, lacks_evidence, with_answer
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.quoted import QuotedFields
 from batchata_tasks.execution.run_context import restored_context
@@ -102,6 +102,8 @@ class EarlierResults:
         citations = list(answer.citations)
         if model is not None and model.quoted and answer.text is not None:
             citations = passages(answer.custom_id, model, answer.text)
+            if lacks_evidence(model, answer.text, citations):
+                return None
         return {
             "_status": outcome.value,
             "_fingerprint": row["_fingerprint"],

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from batchata_tasks.citations.evidence import lacking
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
 
 T = TypeVar("T")
@@ -39,3 +44,16 @@ def judge(answer: Answer, read: Read[T] | None) -> tuple[Outcome, str | None, T 
     if value is None:
         return Outcome.INVALID, describe(ErrorCode.RESPONSE, problem), None
     return Outcome.SUCCEEDED, None, value
+
+
+def lacks_evidence(
+    response: ResponseSchema | None, text: str, citations: Iterable[Mapping[str, Any]]
+) -> str | None:
+    """Return which values of an answer lack the evidence that its model asks for, in a sentence.
+
+    The answer is one that the model takes otherwise; `citations` are its own.
+    """
+    if response is None or response.min_grade is None:
+        return None
+    fields, _ = response.read(text)
+    return None if fields is None else lacking(fields, citations, response.min_grade)

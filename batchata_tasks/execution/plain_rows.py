@@ -141,7 +141,10 @@ class PlainRows:
 
     def _reader(self, schema: str | None) -> ColumnReader:
         if schema not in self._readers:
-            self._readers[schema] = self._schemas.column_reader(schema)
+            response = self._schemas.of(schema)
+            is_quoted = response is not None and response.quoted  # its passages are to be found
+            read = self._schemas.column_reader(schema)
+            self._readers[schema] = (lambda _text: None) if is_quoted else read
         return self._readers[schema]
 
     def batch(self, block: PlainBlock) -> pa.RecordBatch:

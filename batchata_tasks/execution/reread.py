@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from batchata_tasks.common.files import write_json
 from batchata_tasks.dataset.columns import conformed
+from batchata_tasks.execution.judged import lacks_evidence
 from batchata_tasks.execution.lost_files import commit_of_landed
 from batchata_tasks.planning.fingerprint import schema_part, schema_part_of, with_schema
 from batchata_tasks.schema.answers import AnswerSchemas
@@ -29,6 +30,7 @@ REREAD = "reread"  # of a commit: the models, the last one last
 INVALID, NAMED = "invalid", 1000  # of a commit: the custom_ids, if they are not too many
 READABLE = frozenset({Outcome.SUCCEEDED.value, Outcome.INVALID.value})
 DECIDING = ("_status", "_fingerprint", "_response")
+EVIDENCE = "_citations"
 
 
 class Reread(NamedTuple):
@@ -60,6 +62,9 @@ class Reading:
             columns_of(text) if _is_readable(status, fingerprint, text) else None
             for status, fingerprint, text in zip(statuses, prints, texts, strict=True)
         ]
+        for place, citations in enumerate(self._evidence(rows)):
+            if values[place] is not None and self._lacks(texts[place], citations):
+                values[place] = None
         is_valid = pa.array([value is not None for value in values], pa.bool_())
         under_it = [with_schema(text, self.part) for text in prints]
         arrays = {
@@ -84,11 +89,11 @@ class Reading:
         They are now as if they had landed so: with the reason, and without values.
         """
         refused = [
-            describe(ErrorCode.RESPONSE, self._problem(text))
+            describe(ErrorCode.RESPONSE, self.problem(rows, place))
             if value is None and self.is_refused(status, fingerprint, text)
             else None
-            for value, status, fingerprint, text in zip(
-                read.values, *(rows.column(name).to_pylist() for name in DECIDING), strict=True
+            for place, (value, status, fingerprint, text) in enumerate(
+                zip(read.values, *(rows.column(n).to_pylist() for n in DECIDING), strict=True)
             )
         ]
         if not any(refused):
@@ -112,9 +117,22 @@ class Reading:
         readable = status == Outcome.SUCCEEDED and _is_readable(status, fingerprint, text)
         return readable and schema_part(fingerprint) == self.part
 
-    def _problem(self, text: str | None) -> str:
+    def problem(self, rows: pa.RecordBatch, place: int) -> str:
+        """Return what is wrong with the answer of a row that the model does not take."""
+        common, text = self.model.common, rows.column("_response")[place].as_py()
+        if common is None or text is None:
+            return ""
+        citations = rows.column(EVIDENCE)[place].as_py()
+        return common.parse(text)[1] or self._lacks(text, citations) or ""
+
+    def _evidence(self, rows: pa.RecordBatch) -> list[list[dict[str, Any]] | None]:
+        """Return the citations of rows; none if no answer needs any."""
         common = self.model.common
-        return "" if common is None or text is None else common.parse(text)[1]
+        is_graded = common is not None and common.min_grade is not None
+        return rows.column(EVIDENCE).to_pylist() if is_graded else []
+
+    def _lacks(self, text: str, citations: list[dict[str, Any]] | None) -> str | None:
+        return lacks_evidence(self.model.common, text, citations or [])
 
 
 def invalid_in(rows: pa.RecordBatch) -> list[str]:
@@ -124,10 +142,13 @@ def invalid_in(rows: pa.RecordBatch) -> list[str]:
 
 
 def by_schema(model: AnswerSchemas, schema: pa.Schema) -> Reading:
-    """Return how a model's JSON Schema alone reads answers, without the validators of a class."""
+    """Return how a model's JSON Schema alone reads answers, without the validators of a class.
+
+    Nor does it look at evidence.
+    """
     common = model.common
     names = ["response"] if common is None else common.arrow.names
-    without_class = AnswerSchemas.from_json({"schema": None if common is None else common.stored})
+    without_class = AnswerSchemas.from_json({"schema": None if common is None else common.form})
     return Reading(without_class, schema_part_of(common), schema, names)
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.checked import note_checked
+from batchata_tasks.execution.reread import EVIDENCE
 from batchata_tasks.ledger import UNTIL_LOOKED_AT
 from batchata_tasks.operations.held_by_spec import held_by_spec
 from batchata_tasks.operations.held_folder import held_folder
@@ -63,6 +69,22 @@ def revalidate_in(
     with held_folder(output, settings, progress, "revalidating", answers) as dataset:
         kept = KeptAnswers(dataset.dataset, answers, mark_invalid=mark_invalid)
         return _revalidated(dataset, kept, dry_run=dry_run)
+
+
+def has_quotes(output: str) -> bool:
+    """Whether answers of the dataset in a folder quote passages for their fields.
+
+    Only then is there something beside an answer's fields in its text.
+    """
+    folder = DatasetFolder(output)
+    if not folder.data.is_dir():
+        return False
+    dataset = Dataset(folder.data, pa.schema([]), [], [])
+    for _, batch in dataset.rows([EVIDENCE]):
+        fields = pc.struct_field(pc.list_flatten(batch.column(EVIDENCE)), "field")
+        if fields.null_count < len(fields):
+            return True
+    return False
 
 
 def _revalidated(dataset: HeldFolder, answers: KeptAnswers, *, dry_run: bool) -> Revalidated:

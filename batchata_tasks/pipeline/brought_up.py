@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.changes import Changes
-from batchata_tasks.execution.reread import DECIDING, Reading
+from batchata_tasks.execution.reread import DECIDING, EVIDENCE, Reading
 from batchata_tasks.pipeline.revalidation import is_to_be_read
 from batchata_tasks.planning.fingerprint import schema_part_of
 
@@ -52,7 +52,7 @@ class _BroughtUp(Dataset):
 
     def rows(self, columns: list[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
         """See Dataset."""
-        needed = dict.fromkeys((*columns, *DECIDING, "_error", "_custom_id"))
+        needed = dict.fromkeys((*columns, *DECIDING, EVIDENCE, "_error", "_custom_id"))
         for part, batch in super().rows([*needed]):
             rows = batch.filter(pc.invert(pc.is_in(batch.column("_custom_id"), self._gone)))
             if self._model is not None:

@@ -11,7 +11,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.execution.changes import agree_on_changes
-from batchata_tasks.execution.checked import code_changed, note_checked
+from batchata_tasks.execution.checked import code_changed, grade_changed, note_checked
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.filled_by import note_spec, require_own_spec
@@ -49,7 +49,7 @@ from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.pipeline.this_start import before, sent_again
 from batchata_tasks.pipeline.trouble import StoppedError, judge
-from batchata_tasks.pipeline.ways import code_changed_words
+from batchata_tasks.pipeline.ways import code_changed_words, grade_changed_words
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.types.outcome import Outcome
@@ -206,6 +206,8 @@ def _run(context: PlanningRun, steps: Steps) -> Receipt:
     _report_plan(context)
     if code_changed(context.folder, context.answers):
         context.log(f"{code_changed_words(context.spec)}.")
+    if grade_changed(context.folder, context.answers):
+        context.log(f"{grade_changed_words(context.spec, lowered=False)}.")
     announce(context)
     if context.plan().requests:
         note_checked(context.held, context.answers)

@@ -14,6 +14,7 @@ from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.dataset.part_files import chunks_in, part_of_chunk
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.execution.changes import Changes, note_changes
+from batchata_tasks.execution.checked import grade_lowered, note_checked
 from batchata_tasks.execution.reread import (
     DECIDING,
     NAMED,
@@ -113,35 +114,46 @@ class Revalidated:
 
 
 def read_again(held: HeldDataset, table: PreparedTable) -> None:
-    """Read kept answers by today's response model, if the ledger says that this was done once.
+    """Read kept answers by today's response model, if they were once, or need less evidence now.
 
-    The dataset's folder does not know of it: it comes from an older copy, or the command died.
+    They were if the ledger says so, and the dataset's folder does not know of it: it comes from an
+    older copy, or the command died.
     """
     if not is_to_be_read(table, held.folder, held.ledger, held.lease.dataset_id):
         return
+    lowered = grade_lowered(held.folder, table.answers)
     unlanded = [chunk.id for chunk in held.ledger.unfinished_chunks(held.lease.dataset_id, "")]
     settled = settle(table, held.folder, unlanded)
     unfinished = set(map(part_of_chunk, unlanded))
     answers = KeptAnswers(table.dataset, table.answers)
     report, parts = answers.look()
     if report.gained:
+        rows = pluralize(report.gained, "row")
         held.progress.note(
-            f"{pluralize(report.gained, 'row')} had been read by today's response model before the "
-            "dataset's folder was set back, or files of it: they are again, and nothing is sent "
-            "for them."
+            f"{rows} became valid, since `min_grade` is lower by now; nothing is sent for them."
+            if lowered
+            else f"{rows} had been read by today's response model before the dataset's folder was "
+            "set back, or files of it: they are again, and nothing is sent for them."
         )
     held.ledger.check_lease(held.lease)  # right before files change
     settled.declared.write(held.folder)  # before any part is rewritten
     table.dataset.conform(unfinished)
     answers.write([part for part in parts if part not in unfinished], held)
+    if lowered:
+        note_checked(held, table.answers, all_rows=True)
 
 
 def is_to_be_read(
     table: PreparedTable, folder: DatasetFolder, ledger: Ledger, dataset_id: str
 ) -> bool:
-    """Whether the ledger, but not the folder, knows that today's model read the kept answers."""
+    """Whether the ledger, but not the folder, knows that today's model read the kept answers.
+
+    Or they were checked by a higher `min_grade`.
+    """
     if isinstance(table.spec, JobsSpec) and not table.spec.uniform:  # each may have its own model
         return False
+    if grade_lowered(folder, table.answers):
+        return True
     part, known = schema_part_of(table.answers.common), Changes.read(folder).rereads
     return part not in known and part in ledger.rereads(dataset_id)
 
@@ -158,7 +170,6 @@ class KeptAnswers:
     ) -> None:
         self.model, self._marks, self._dataset = answers, mark_invalid, dataset
         self._marked = defaultdict[str, list[str]](list)  # custom_ids by chunk
-        self._schema = answers.common
         part, names = schema_part_of(answers.common), dataset.answers
         self._reading = Reading(answers, part, dataset.schema, names)
         self._answers = [dataset.schema.field(name) for name in names]
@@ -214,7 +225,7 @@ class KeptAnswers:
                     report.marked += 1
                     self._note_marked(name)
                 if succeeded and report.example is None:
-                    report.example = self._why_not(before, place, text)
+                    report.example = self._why_not(before, place)
             elif not succeeded:
                 report.became_valid += 1
             elif of_another:
@@ -227,9 +238,9 @@ class KeptAnswers:
         if len(names) <= NAMED:  # of more, a commit names none
             names.append(name)
 
-    def _why_not(self, rows: pa.RecordBatch, place: int, text: str) -> str:
+    def _why_not(self, rows: pa.RecordBatch, place: int) -> str:
         """Return what is wrong with an answer, and whose it is."""
-        problem = "" if self._schema is None else self._schema.parse(text)[1]
+        problem = self._reading.problem(rows, place)
         key = ", ".join(
             f"{name}={rows.column(name)[place].as_py()!r:.60}" for name in self._dataset.key
         )

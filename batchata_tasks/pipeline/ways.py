@@ -59,6 +59,21 @@ def code_changed_words(spec: RunSpec, taken: int = 0, refused: int = 0) -> str:
     return f"{changed}: {', and '.join(known)}; {kept_by(spec)} {how}"
 
 
+def grade_changed_words(spec: RunSpec, *, lowered: bool) -> str:
+    """Return the sentence about a `min_grade` that is not what answers were checked by."""
+    if lowered:
+        return (
+            "`min_grade` is lower than what answers in the dataset were checked by: the next run "
+            "keeps, for free, those that had too little evidence until now"
+        )
+    marks = "--mark-invalid" if _filler(spec) is _Filler.TABLE else "mark_invalid=True"
+    return (
+        "`min_grade` is not what answers in the dataset were checked by: they stay as they are, "
+        f"and are not sent again; {kept_by(spec)} tells, for free, which have too little evidence, "
+        f"and makes them invalid with `{marks}`"
+    )
+
+
 def changed_words(plan: PlanSummary) -> str:
     """Return what changed in what rows ask that are sent again, in words."""
     if len(plan.changed) == 1:

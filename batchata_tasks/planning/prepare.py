@@ -55,6 +55,7 @@ _LATER_KEYS = {
     "document_root": None,
     "on_bad_document": "error",
     "enable_citations": False,
+    "min_grade": None,
 }
 
 

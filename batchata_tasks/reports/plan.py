@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.execution.checked import code_changed
+from batchata_tasks.execution.checked import code_changed, grade_changed, grade_lowered
 from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.filled_by import require_own_spec
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
@@ -128,6 +128,8 @@ def preview(
         valid_by_now=answers.taken,
         no_longer_valid=answers.refused,
         model_changed=code_changed(DatasetFolder(spec.output), ready.table.answers),
+        grade_changed=grade_changed(DatasetFolder(spec.output), ready.table.answers),
+        grade_lowered=grade_lowered(DatasetFolder(spec.output), ready.table.answers),
         cancel_asked=stop == StopReason.CANCEL,
         pilot_sent=pilot,
         stands=_stands(ledger, dataset_id, open_run),

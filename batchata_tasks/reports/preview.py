@@ -11,7 +11,13 @@ from batchata_tasks.common.money import dollars, exact
 from batchata_tasks.common.text import minute, pluralize, printable
 from batchata_tasks.pipeline.lost import InFlight
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
-from batchata_tasks.pipeline.ways import changed_words, code_changed_words, kept_by, renamed_by
+from batchata_tasks.pipeline.ways import (
+    changed_words,
+    code_changed_words,
+    grade_changed_words,
+    kept_by,
+    renamed_by,
+)
 from batchata_tasks.planning.estimate import based_on
 from batchata_tasks.planning.limits import limits_of
 
@@ -72,6 +78,8 @@ class Preview:
     # the other way round, of all rows; None if the dataset's answers were not read
     no_longer_valid: int | None = None
     model_changed: bool = False  # the code of the response model, since answers were checked by it
+    grade_changed: bool = False  # `min_grade`, likewise
+    grade_lowered: bool = False
     cancel_asked: bool = False  # of an earlier run, and not done: the next run carries it out
     open_batches: int = 0  # of an earlier run; a run lands them first
     stands: Stands = Stands.STOPPED  # that run
@@ -126,6 +134,7 @@ class Preview:
             "valid_by_now": self.valid_by_now,
             "no_longer_valid": self.no_longer_valid,
             "model_changed": self.model_changed,
+            "grade_changed": self.grade_changed,
             "cancel_asked": self.cancel_asked,
             "queues": list(self.queues),
             "notes": list(self.notes),
@@ -178,6 +187,8 @@ class Preview:
             lines.append(("Kept", f"no longer in `columns`: {names}; rows keep what they have"))
         if summary.renamed:
             lines.append(("Renamed", renamed_by(self.spec, summary.renamed)))
+        if self.grade_changed:
+            lines.append(("Answers", grade_changed_words(self.spec, lowered=self.grade_lowered)))
         if self.model_changed:
             taken, refused = self.valid_by_now, self.no_longer_valid or 0
             lines.append(("Answers", code_changed_words(self.spec, taken, refused)))

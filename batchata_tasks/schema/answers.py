@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from batchata_tasks.schema.response import ResponseSchema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from batchata_tasks.schema.quotes import MinGrade
 
 ColumnReader = Callable[[str], tuple[Any, ...] | None]
 """Reads an answer's values of the dataset's answer columns; None if it has none, or has to be read
@@ -43,13 +45,18 @@ class AnswerSchemas:
         """A digest of the code that decides on answers; None if there is none, or no text of it."""
         return None if self.common is None else self.common.code
 
+    @property
+    def grade(self) -> MinGrade | Literal["none"] | None:
+        """The grade of evidence that values need; None if answers do not quote."""
+        if self.common is None or not self.common.quoted:
+            return None
+        return self.common.min_grade or "none"
+
     def column_reader(self, digest: str | None) -> ColumnReader:
         """Return what reads the answers to requests of this response model."""
         schema = self.of(digest)
         if schema is None:
             return lambda text: (text,)
-        if schema.quoted:
-            return lambda _text: None
         if schema is self.common:
             return schema.columns
         if self.common is None:
@@ -59,10 +66,11 @@ class AnswerSchemas:
     def with_classes_of(self, live: AnswerSchemas) -> AnswerSchemas:
         """Return the same models, each as the class that `live` has of it, if it has one.
 
-        JSON Schema has no validators: what a class refuses would pass.
+        JSON Schema has no validators: what a class refuses would pass. The grade that evidence
+        needs is today's, too.
         """
         common = self.common
-        if common is not None and live.common is not None and live.common.stored == common.stored:
+        if common is not None and live.common is not None and live.common.form == common.form:
             common = live.common
         own = {digest: live.own.get(digest, model) for digest, model in self.own.items()}
         return AnswerSchemas(common, own)

@@ -9,7 +9,7 @@ text (`citations`).
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import is_unicode
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 QUOTED = "x-batchata-quoted"
-"""The keyword that marks a stored response model whose answers quote."""
+"""The keyword that marks a stored response model whose answers quote: true, or their `MinGrade`."""
+MinGrade = Literal["high", "medium", "low"]
+"""The grade of evidence that each value of an answer needs."""
 _FIELDS, _QUOTES = "fields", "quotes"
 _ABOUT = (
     "For each value in `fields` that a document states: the passage that states it. Leave out "

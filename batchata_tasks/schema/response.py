@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core.core_schema import DecimalSchema
 
-    from batchata_tasks.schema.quotes import Quote
+    from batchata_tasks.schema.quotes import MinGrade, Quote
 
 _INT64 = 2**63
 
@@ -55,7 +55,8 @@ class ResponseSchema:
     """The response model of a spec: wire schema, columns and validator.
 
     Of a class, the fields' own names are used everywhere, never their aliases. `quoted` answers say
-    beside their fields which passages of documents these rest on.
+    beside their fields which passages of documents these rest on; with a `min_grade`, an answer is
+    invalid of which a value has no evidence of that grade.
     """
 
     def __init__(
@@ -66,15 +67,24 @@ class ResponseSchema:
         model: type[BaseModel],
         *,
         built: bool,
-        quoted: bool = False,
+        quoted: bool | MinGrade = False,
     ) -> None:
         self.name = name
         self.label = label  # the spec's key of it, for errors
         self.root = root
-        self.quoted = quoted
+        self.quoted = bool(quoted)
+        self.min_grade: MinGrade | None = None if isinstance(quoted, bool) else quoted
+        if self.min_grade == "high" and (path := _boolean_in(root)) is not None:
+            message = (
+                f"min_grade: {path} is a boolean, of which the evidence is graded medium at best; "
+                "write medium, or make it a text or an enum."
+            )
+            raise SpecError(message)
         self.wire = quoting(root.wire()) if quoted else root.wire()  # is sent
         # goes into ledgers: JSON Schema that gives the same columns, canonical form and checks
-        self.stored = root.stored() | ({QUOTED: True} if quoted else {})
+        self.stored = root.stored() | ({QUOTED: quoted} if quoted else {})
+        # the same for models that differ in `min_grade` alone: what is asked for, and how it lands
+        self.form = root.stored() | ({QUOTED: True} if quoted else {})
         self.canonical = root.canonical()
         self.arrow = pa.schema([pa.field(field, node.arrow()) for field, node in root.fields])
         self._model = model
@@ -85,7 +95,7 @@ class ResponseSchema:
 
     @classmethod
     def from_model(
-        cls, model: type[BaseModel], label: str, *, quoted: bool = False
+        cls, model: type[BaseModel], label: str, *, quoted: bool | MinGrade = False
     ) -> ResponseSchema:
         """Read a Pydantic class; raises SpecError for what a batch cannot ask for."""
         try:
@@ -98,11 +108,13 @@ class ResponseSchema:
 
     @classmethod
     def from_json_schema(
-        cls, schema: Mapping[str, Any], label: str, *, quoted: bool = False
+        cls, schema: Mapping[str, Any], label: str, *, quoted: bool | MinGrade = False
     ) -> ResponseSchema:
         """Read JSON Schema, as given or `stored`; raises SpecError for what a batch cannot ask."""
         if isinstance(schema, dict) and QUOTED in schema:
-            schema, quoted = {k: v for k, v in schema.items() if k != QUOTED}, True
+            stored = as_dict(schema)
+            schema = {name: value for name, value in stored.items() if name != QUOTED}
+            quoted = quoted if isinstance(quoted, str) else stored[QUOTED]
         root = read_root(schema, label, of_class=False)
         try:
             model = model_of(root)
@@ -237,6 +249,16 @@ class ResponseSchema:
             # Arrow raises if the column cannot hold all digits
             return pa.array([plain], type=node.arrow()).to_pylist()[0]
         return plain
+
+
+def _boolean_in(node: Node, path: str = "") -> str | None:
+    """Return the path of the first boolean in a tree; None if it has none."""
+    if node.kind == "boolean":
+        return path
+    below = [(f"{path}.{name}" if path else name, child) for name, child in node.fields]
+    if node.items is not None:
+        below.append((f"{path}[]", node.items))
+    return next((at for name, child in below if (at := _boolean_in(child, name))), None)
 
 
 def _no_moment(

@@ -19,6 +19,7 @@ from pydantic_core import to_jsonable_python
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict, not_json
 from batchata_tasks.providers import check_name, provider_name
+from batchata_tasks.schema.quotes import MinGrade  # noqa: TC001 - pydantic reads it
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.csv_format import CsvFormat  # noqa: TC001 - pydantic reads it
 from batchata_tasks.sources.document_table import PATH as DOCUMENT_PATH
@@ -65,7 +66,8 @@ ORDER = (
         "messages",
     ),
     *("file", "document_root", "on_bad_document"),
-    *("response_model", "response_schema", "enable_citations", "max_tokens", "params", "cache"),
+    *("response_model", "response_schema", "enable_citations", "min_grade"),
+    *("max_tokens", "params", "cache"),
     *(
         "output",
         "columns",
@@ -151,6 +153,12 @@ class EnrichmentSpec(RunSpec):
     enable_citations: bool = Field(
         default=False,
         description="Ask the model which passages of the documents its answer rests on.",
+    )
+    min_grade: MinGrade | None = Field(
+        None,
+        description=(
+            "Grade of evidence that each value of an answer needs: without it, its row is invalid."
+        ),
     )
     max_tokens: Count = Field(
         1024, ge=1, description="Cap on the tokens of one answer; always sent."
@@ -285,6 +293,16 @@ class EnrichmentSpec(RunSpec):
                 if getattr(self, name):
                     message = f"`{name}` is about documents; write `file` as well, or remove it."
                     raise ValueError(message)
+        if self.min_grade is not None:
+            has_fields = self.response_model is not None or self.response_schema is not None
+            lacks = None if has_fields else "`response_model` or `response_schema`"
+            lacks = lacks if self.enable_citations else "`enable_citations: true`"
+            if lacks is not None:
+                message = (
+                    f"`min_grade` is about the evidence of fields; write {lacks} as well, or "
+                    "remove it."
+                )
+                raise ValueError(message)
         return self
 
     def destinations(self) -> list[Destination]:
@@ -337,7 +355,7 @@ class EnrichmentSpec(RunSpec):
         Raises:
             SpecError: it cannot be loaded, is outside of `roots`, or needs what batches lack.
         """
-        quoted = self.enable_citations
+        quoted = self.min_grade or self.enable_citations
         if self._model is not None:
             return ResponseSchema.from_model(self._model, "response_model", quoted=quoted)
         if self.response_model is not None:

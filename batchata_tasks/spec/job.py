@@ -10,6 +10,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict, not_json
 from batchata_tasks.common.text import is_unicode
 from batchata_tasks.providers import provider_name
+from batchata_tasks.schema.quotes import MinGrade
 from batchata_tasks.sources.documents import read
 from batchata_tasks.types.destination import Destination
 from batchata_tasks.types.request import Message, Request
@@ -28,6 +29,7 @@ _Role = Literal["system", "user", "assistant"]
 Roles = tuple[_Role, ...]
 """The roles of turns."""
 _ROLES: tuple[_Role, ...] = get_args(_Role)
+_GRADES: tuple[MinGrade, ...] = get_args(MinGrade)
 _TURN = {"role", "content"}
 _LONGEST_ID = 500
 _MOST_TOKENS = 100_000_000  # no model answers with so many
@@ -55,6 +57,8 @@ class Job:
         response_model: Pydantic class, or JSON Schema, that the answer has to satisfy.
         enable_citations: ask the model which passages of the document its answer rests on: with a
             response model for each field, without one at Anthropic alone.
+        min_grade: the grade of evidence, "high", "medium" or "low", that each value of the answer
+            needs; without it, the answer is invalid.
         provider: "anthropic", "openai" or one that was registered; by default it follows from the
             model.
         endpoint: "chat", or "responses" at OpenAI.
@@ -70,6 +74,7 @@ class Job:
     max_tokens: int = _DEFAULT_MAX_TOKENS
     response_model: type[BaseModel] | dict[str, Any] | None = None
     enable_citations: bool = False
+    min_grade: MinGrade | None = None
     provider: str | None = None
     endpoint: Literal["chat", "responses"] = "chat"
     params: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -173,6 +178,8 @@ class Job:
             return (
                 "enable_citations: there is nothing to cite; give the job a file, or leave it out."
             )
+        if problem := self._grade_problem():
+            return problem
         if (self.prompt is None) == (self.messages is None):
             return "give exactly one of prompt and messages."
         if self.prompt is not None and not _is_text(self.prompt):
@@ -186,6 +193,17 @@ class Job:
         ):
             return f"temperature: {temperature!r:.80} is out of range; write a number from 0 to 2."
         return self._params_problem()
+
+    def _grade_problem(self) -> str | None:
+        if self.min_grade is None:
+            return None
+        if self.min_grade not in _GRADES:
+            return f"min_grade: {self.min_grade!r:.80} is no grade; write {', '.join(_GRADES)}."
+        lacks = None if self.response_model is not None else "a response_model"
+        lacks = lacks if self.enable_citations else "enable_citations=True"
+        if lacks is None:
+            return None
+        return f"min_grade: it is about the evidence of fields; give {lacks} as well, or remove it."
 
     def _params_problem(self) -> str | None:
         if not isinstance(self.params, dict):  # pyright: ignore[reportUnnecessaryIsInstance]

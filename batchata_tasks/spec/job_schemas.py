@@ -45,7 +45,7 @@ class ResponseModels:
             return None, None
         place = self.place_of(model)
         if job.enable_citations and not (isinstance(model, dict) and QUOTED in model):
-            place = f"quoted {place}"
+            place = f"quoted {job.min_grade} {place}"
         if place not in self._read:
             schema = _schema_of(job, model)
             kind = f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else ""
@@ -71,7 +71,8 @@ class ResponseModels:
             number += 1
             parts = (content, of_class, b"%d" % number)
             name = base32(digest("response model", *parts)[:_DIGEST_BYTES])
-        self._contents[name] = base32(digest("response model", content)[:_DIGEST_BYTES])
+        form = canonical(schema.form)
+        self._contents[name] = base32(digest("response model", form)[:_DIGEST_BYTES])
         return name
 
     def adopt(self, named: Mapping[str, dict[str, Any]]) -> None:
@@ -116,8 +117,10 @@ def _schema_of(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSch
             name = model.__name__
             message = f"{label}: {name} is no Pydantic model; derive it from pydantic.BaseModel."
             raise SpecError(message)
-        return ResponseSchema.from_model(model, label, quoted=job.enable_citations)
+        return ResponseSchema.from_model(model, label, quoted=job.min_grade or job.enable_citations)
     if (value := not_json(model)) is not None:
         message = f"{label}: {value} is no JSON; write names with texts, numbers, lists."
         raise SpecError(message)
-    return ResponseSchema.from_json_schema(model, label, quoted=job.enable_citations)
+    return ResponseSchema.from_json_schema(
+        model, label, quoted=job.min_grade or job.enable_citations
+    )

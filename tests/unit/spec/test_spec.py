@@ -81,6 +81,7 @@ DEFAULTS = {
     "document_root": None,
     "on_bad_document": "error",
     "enable_citations": False,
+    "min_grade": None,
 }
 
 
