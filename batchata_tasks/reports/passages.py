@@ -22,18 +22,17 @@ def passage_lines(answers: Mapping[str, Any], citations: list[dict[str, Any]]) -
     of_fields = [one for one in citations if one["field"] is not None]
     if not of_fields:
         return [line for one in citations for line in _passage(one)]
-    lines, shown = list[str](), set[str]()
+    by_field: dict[str, list[dict[str, Any]]] = {}
+    for one in of_fields:
+        by_field.setdefault(one["field"], []).append(one)
+    lines = list[str]()
     for leaf in leaves(answers):
-        told = [one for one in of_fields if one["field"] == leaf.path]
         if leaf.sought is not None:
+            told = by_field.pop(leaf.path, [])
             lines.append(f"  {leaf.path} = {leaf.value}{'' if told else f': {_NONE}'}")
-        lines += [line for one in told for line in _passage(one)]
-        shown.update([leaf.path] if leaf.sought is not None else [])
-    if not shown.intersection(one["field"] for one in of_fields):
-        # an answer that is not accepted has no columns
-        for field in dict.fromkeys(one["field"] for one in of_fields):
-            lines.append(f"  {field}")
-            lines += [line for one in of_fields if one["field"] == field for line in _passage(one)]
+            lines += [line for one in told for line in _passage(one)]
+    for field, told in by_field.items():  # an answer that was not accepted has no values
+        lines += [f"  {field}", *(line for one in told for line in _passage(one))]
     return lines
 
 

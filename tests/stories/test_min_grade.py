@@ -83,7 +83,9 @@ def test_too_little_evidence_is_invalid(emulator: Emulator, api: str) -> None:
     assert "92.16" in row["_response"]
     assert "invoice_no" in {one["field"] for one in row["_citations"]}
     assert row["_cost_usd"] > 0
-    assert "  invoice_no\n    page 1, " in one_row(spec(api, "medium"), ["path=invoice.pdf"]).text()
+    shown = one_row(spec(api, "medium"), ["path=invoice.pdf"]).text()
+    assert "  invoice_no\n    page 1, " in shown
+    assert shown.count("labelled 'Invoice no'") == 1
 
 
 @pytest.mark.parametrize("api", APIS)
