@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.sources.text_encoding import decoded, may_be_text
 from batchata_tasks.types.document import PDF, TEXT, Document
 
 if TYPE_CHECKING:
@@ -66,11 +67,13 @@ def of_content(data: bytes, name: str, *, cited: bool = False) -> Document:
     """
     title = PurePosixPath(name).name
     suffix = PurePosixPath(name).suffix.lower()
-    media_type = _kind_of_start(data[:_START], suffix) or (TEXT if _is_text(data) else None)
-    if not data or media_type is None:
-        problem = "is empty" if not data else "is not a document that can be sent"
-        message = f"file: {name} {problem}; {_KINDS}."
-        raise SpecError(message)
+    media_type, file_sha256 = _kind_of_start(data[:_START], suffix), None
+    if media_type is None and (text := decoded(data)) is not None:
+        media_type, as_file = TEXT, data
+        if (data := text.encode()) != as_file:
+            file_sha256 = hashlib.sha256(as_file).hexdigest()
+    if media_type is None:
+        raise SpecError(_no_kind(data, name))
     if _SUFFIXES.get(suffix, media_type) != media_type:
         message = (
             f"file: {name} is not what its name says, but {media_type}; fix the file, or rename it."
@@ -82,7 +85,7 @@ def of_content(data: bytes, name: str, *, cited: bool = False) -> Document:
         # collected, which is not done while rows are planned
         with BytesIO(data) as stream:
             pages, textless = _pages(name, stream, cited=cited)
-    return Document(title, media_type, data, pages, cited, textless)
+    return Document(title, media_type, data, pages, cited, textless, file_sha256)
 
 
 def is_readable(path: Path) -> bool:
@@ -112,7 +115,7 @@ def media_type_of(path: Path) -> str | None:
         _require_file(path)
         with path.open("rb") as stream:
             known = _kind_of_start(stream.read(_START), path.suffix.lower())
-        return known or (TEXT if _is_text(path.read_bytes()) else None)
+        return known or (None if decoded(path.read_bytes()) is None else TEXT)
 
 
 def pages_of(path: Path) -> int | None:
@@ -160,11 +163,12 @@ def _kind_of_start(start: bytes, suffix: str) -> str | None:
     return "image/webp" if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else None
 
 
-def _is_text(data: bytes) -> bool:
-    try:
-        return b"\0" not in data and bool(data.decode().strip())
-    except UnicodeDecodeError:
-        return False
+def _no_kind(data: bytes, name: str) -> str:
+    """Return the sentence on content that is no document."""
+    if may_be_text(data):
+        return f"file: {name} is a text in an encoding that cannot be told; save it as UTF-8."
+    problem = "is not a document that can be sent" if data else "is empty"
+    return f"file: {name} {problem}; {_KINDS}."
 
 
 # what pypdf raises for files that are not quite PDFs, besides errors of its own

@@ -50,7 +50,7 @@ class Job:
         messages: turns such as `{"role": "user", "content": "…"}`; roles are system, user and
             assistant, content is a text or a list of parts `{"type": "text", "text": "…"}`.
         file: a document to attach to the last user turn: a PDF, a picture (PNG, JPEG, GIF, WebP)
-            or a text in UTF-8.
+            or a text.
         prompt: a single user turn.
         temperature: sampling temperature, if the model takes one.
         max_tokens: cap on the tokens of the answer.

@@ -17,10 +17,11 @@ _USUAL_TOKEN = 4  # bytes
 
 @dataclass(frozen=True)
 class Document:
-    """A file's content.
+    """A file's content, as it is sent.
 
     `pages` is 0 unless it is a PDF. `cited` asks the model to cite passages of this document; then
-    `textless` counts its pages of which nothing can be cited.
+    `textless` counts its pages of which nothing can be cited. `file_sha256` is the digest of the
+    file, if that has other bytes: those of a text are sent in UTF-8, without a mark.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Document:
     pages: int = 0
     cited: bool = False
     textless: int = 0
+    file_sha256: str | None = None
 
     @classmethod
     def of_url(cls, title: str, url: object) -> Document | None:
@@ -61,8 +63,8 @@ class Document:
 
     @property
     def sha256(self) -> str:
-        """The digest of the content."""
-        return hashlib.sha256(self.data).hexdigest()
+        """The digest of the file."""
+        return self.file_sha256 or hashlib.sha256(self.data).hexdigest()
 
     @property
     def url(self) -> str:

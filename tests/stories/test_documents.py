@@ -469,6 +469,22 @@ def test_a_file_that_cannot_be_sent_is_refused_at_once(
     assert wrong in str(told.value)
 
 
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
+def test_a_job_sends_what_a_text_says(batch: Batch, folder: Path, api: str, encoding: str) -> None:
+    """Whatever its encoding is, the request has the decoded text; it is not sent twice."""
+    (folder / "note.txt").write_bytes("déjà vu".encode(encoding))
+    batch.set_default_params(**cast("Any", APIS[api]))
+    batch.add_job(id="a", prompt="What is it?", file=folder / "note.txt")
+    assert batch.run().results()["a"].is_success()
+    [body] = bodies(folder / "out").values()
+    text = orjson.dumps(body).decode()
+    assert 'déjà vu"' in text
+    assert "\ufeff" not in text
+    assert [*batch.run().results()] == ["a"]
+    assert len(bodies(folder / "out")) == 1
+
+
 def test_a_text_about_pdfs_is_a_text(folder: Path) -> None:
     """What begins like a PDF is one, and a page that mentions the mark is not."""
     (folder / "a.md").write_text("Files begin with %PDF-1.4.")

@@ -690,3 +690,32 @@ def test_documents_are_no_part_of_the_output(documents: Inbox) -> None:
     told = refusal(lambda: documents.run(source={"documents": "**/*.json"}), SpecError)
     assert told.startswith("output: ")
     assert "out is within the source **/*.json" in told
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-8-sig"])
+@pytest.mark.parametrize("api", APIS)
+def test_a_text_is_sent_as_what_it_says(
+    emulator: Emulator, folder: Path, api: str, encoding: str
+) -> None:
+    """Decoded, without a mark; places of passages fit the text as Python decodes it.
+
+    It is told apart by its bytes, so that another encoding is another input, and nothing else is.
+    """
+    written = "Straße: „Zürcher“ 5 €\nTotal: 29.16\n"
+    file = folder / "inbox/note.txt"
+    file.write_bytes(written.encode(encoding))
+    inbox = Inbox(emulator, api, "documents")
+    schema = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
+    more: dict[str, Any] = {"enable_citations": True, "response_schema": schema, "max_tokens": 300}
+    spec = inbox.spec(source={"documents": "inbox/*.txt"}, columns=["media_type"], **more)
+    assert enrich(spec).outcomes == {"succeeded": 1}
+    [body] = sent_bodies(folder / "out").values()
+    assert orjson.dumps(written).decode()[1:-1] in orjson.dumps(body).decode()
+    [row] = pq.read_table(folder / "out/data").to_pylist()
+    assert (row["media_type"], row["total"]) == ("text/plain", 29.16)
+    [one] = row["_citations"]
+    read = file.read_bytes().decode(encoding)
+    assert read[one["char_start"] : one["char_end"]] == one["cited_text"] == "Total: 29.16"
+    assert enrich(spec).outcomes == {}
+    file.write_bytes(written.encode())
+    assert preview(spec, Settings()).summary.reasons == {"input": 1}
