@@ -5,24 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from batchata_tasks.common.errors import InputError
     from batchata_tasks.planning.route import Route, Shape
     from batchata_tasks.planning.row_block import RowBlock
+    from batchata_tasks.types.document import Document
 
 
 class BuiltRequest(NamedTuple):
     """A row's request: its body as JSON, its shape, and which of the builder's routes it takes.
 
-    `problem` says why it cannot be sent; then it has no body. `textless` counts pages of documents
-    that it asks to cite, and that have no text.
+    `problem` says why it cannot be sent; then it has no body. If that ends the plan, it is
+    `refused`. `without_text` are the documents that it asks to cite, and of which some pages have
+    no text.
     """
 
     body: bytes
     shape: Shape
     route: int = 0
     problem: str | None = None
-    textless: int = 0
+    without_text: Sequence[Document] = ()
+    refused: InputError | None = None
+
+
+def without_text(documents: Iterable[Document | None]) -> list[Document]:
+    """Return the documents of which some pages have no text that could be cited."""
+    return [one for one in documents if one is not None and one.textless]
 
 
 class Fingerprints(NamedTuple):

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.planning.body_form import BodyForm
-from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
+from batchata_tasks.planning.builder import BuiltRequest, Fingerprints, without_text
 from batchata_tasks.planning.job_list import stored_form
 from batchata_tasks.planning.job_store import INPUT, JOB, TERMS
 from batchata_tasks.planning.limits import limit_of
@@ -142,7 +142,10 @@ class JobBuilder:
                 self._latest[job.terms] = form
                 body = form.body.with_texts(list(map(spelled, texts)))
                 return BuiltRequest(body, form.shape, form.place)
-        document = job.document()
+        try:
+            document = job.document()
+        except SpecError as error:
+            return BuiltRequest(b"{}", Shape(0, 0, structured=False), refused=error)
         return self._exact(job.terms, job.job().request(job.terms.schema, document), document)
 
     def _form(self, terms: Terms, roles: Roles, *, is_prompt: bool) -> _Form | None:
@@ -172,4 +175,5 @@ class JobBuilder:
             schema=None if self._common else terms.digest,
             attached=0 if document is None else route.attach(document.beside(terms.schema)),
         )
-        return BuiltRequest(orjson.dumps(body), shape, place)
+        textless = without_text([document])
+        return BuiltRequest(orjson.dumps(body), shape, place, without_text=textless)

@@ -21,6 +21,7 @@ from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.files import storage_errors
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
+from batchata_tasks.planning.bad_documents import BadDocuments
 from batchata_tasks.planning.compared_rows import ComparedRows
 from batchata_tasks.planning.fingerprint import changed, is_rehearsed, other_parts
 from batchata_tasks.planning.key_arrays import InFlight, SentRow, SourceKeys
@@ -96,6 +97,9 @@ class Planner:
         self._sent_before, self._pilots = sent_before, pilots
         self._legacy = legacy  # the types in which version 1 of fingerprints read columns
         self._spec, self._builder = table.spec, table.builder
+        otherwise = "set `on_bad_document: skip`, which leaves such rows unsent"
+        is_table = isinstance(table.spec, EnrichmentSpec)
+        self._bad_documents = BadDocuments(otherwise if is_table else None)
         self.summary = PlanSummary()
         self._reasons: Counter[str] = Counter()
         self._further = 0  # the bounds of attempts after those that are planned
@@ -117,6 +121,7 @@ class Planner:
         with storage_errors("planning"):
             self._folder.mkdir(parents=True)
             self._pass(in_flight)
+        self._bad_documents.refuse()
         return self._finish()
 
     def _pass(self, in_flight: Iterable[SentRow]) -> None:
@@ -335,9 +340,11 @@ class Planner:
         self, wanted: Wanted, request: BuiltRequest, request_id: str, fingerprint: str
     ) -> tuple[str, tuple[Any, ...], bytes]:
         """Return (plan, PLANNED_FIELDS, body) of a row that is to be sent."""
-        body, shape, place, problem, textless = request
-        self.summary.textless_pages += textless
-        self.summary.textless_rows += textless > 0
+        body, shape, place, problem, without_text, refused = request
+        if refused is not None:
+            self._bad_documents.note(refused)
+            problem = str(refused)
+        self.summary.note_textless(without_text)
         route, landed, again = self._builder.routes[place], wanted.landed, None
         if wanted.fails and landed is not None and problem is None:
             again = route.again(body, shape, landed.status, landed.error, landed.attempts)

@@ -16,7 +16,7 @@ from batchata_tasks.common.json_columns import is_nested
 from batchata_tasks.common.text import is_unicode, printable
 from batchata_tasks.dataset.renames import Renames
 from batchata_tasks.planning.body_form import BodyForm
-from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
+from batchata_tasks.planning.builder import BuiltRequest, Fingerprints, without_text
 from batchata_tasks.planning.fingerprint import (
     inputs_of,
     inputs_v1_of,
@@ -210,16 +210,14 @@ class RequestBuilder:
         except SpecError as error:
             if self._spec.on_bad_document == "skip":
                 return BuiltRequest(b"{}", self._shape, problem=str(error))
-            reason = f"{where()}: {error}".removesuffix(".")
-            message = f"{reason}; or set `on_bad_document: skip`, which leaves such rows unsent."
-            raise SourceError(message) from error
+            return BuiltRequest(b"{}", self._shape, refused=SourceError(f"{where()}: {error}"))
         if not attached:
             return BuiltRequest(self._body(texts, where), self._shape)
         attached = [document.beside(self._schema) for document in attached]
         most = sum(self.routes[0].attach(document) for document in attached)
         shape = replace(self._shape, attached=most)
-        textless = sum(document.textless for document in attached)
-        return BuiltRequest(self._body(texts, where, tuple(attached)), shape, textless=textless)
+        body = self._body(texts, where, tuple(attached))
+        return BuiltRequest(body, shape, without_text=without_text(attached))
 
     def _rendered(self, rows: RowBlock, place: int) -> tuple[str, ...]:
         values = {name: rows.values(name)[place] for name in self._used}

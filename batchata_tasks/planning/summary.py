@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from batchata_tasks.types.document import Document
 
 
 CHANGES = {
@@ -18,6 +20,7 @@ CHANGES = {
     "schema": "the response model",
 }
 """Reasons for which rows are sent again whatever their answers were, in words."""
+_PAGES_NAMED = 10
 _MONEY = frozenset({"bound", "further", "expected", "expected_list", "factors", "least"})
 
 
@@ -39,6 +42,7 @@ class PlanSummary:
     gone_documents: int = 0  # landed, and up to date as far as is known: a document is gone
     textless_rows: int = 0  # ask to cite documents of which some pages have no text
     textless_pages: int = 0  # those pages
+    textless_example: str | None = None  # those of one document
     recovered: int = 0  # answered by batches whose rows the dataset had lost
     carried: int = 0  # only carried columns changed: rewritten, nothing sent
     marked: int = 0  # the source lacks them since now: marked so
@@ -85,7 +89,19 @@ class PlanSummary:
             return None
         pages = pluralize(self.textless_pages, "page has", "pages have")
         rows = pluralize(self.textless_rows, "row")
-        return f"{pages} no text that could be cited, in documents of {rows}"
+        example = "" if self.textless_example is None else f", such as {self.textless_example}"
+        return f"{pages} no text that could be cited, in documents of {rows}{example}"
+
+    def note_textless(self, documents: Sequence[Document]) -> None:
+        """Count the documents of a row of which some pages have no text that could be cited."""
+        self.textless_rows += bool(documents)
+        self.textless_pages += sum(document.textless for document in documents)
+        if documents and self.textless_example is None:
+            first = documents[0]
+            pages = ", ".join(map(str, first.without_text[:_PAGES_NAMED]))
+            more = ", …" if first.textless > _PAGES_NAMED else ""
+            kind = "page" if first.textless == 1 else "pages"
+            self.textless_example = f"{kind} {pages}{more} of {printable(first.title)}"
 
     def misfit_texts(self) -> list[str]:
         """Return, for people, which answers the response model cannot hold any more."""

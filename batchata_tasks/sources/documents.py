@@ -79,13 +79,13 @@ def of_content(data: bytes, name: str, *, cited: bool = False) -> Document:
             f"file: {name} is not what its name says, but {media_type}; fix the file, or rename it."
         )
         raise SpecError(message)
-    pages = textless = 0
+    pages, without_text = 0, list[int]()
     if media_type == PDF:
         # readers go round in circles: closed, the stream does not keep the data until these are
         # collected, which is not done while rows are planned
         with BytesIO(data) as stream:
-            pages, textless = _pages(name, stream, cited=cited)
-    return Document(title, media_type, data, pages, cited, textless, file_sha256)
+            pages, without_text = _pages(name, stream, cited=cited)
+    return Document(title, media_type, data, pages, cited, tuple(without_text), file_sha256)
 
 
 def is_readable(path: Path) -> bool:
@@ -185,11 +185,11 @@ def pdf_errors() -> tuple[type[Exception], ...]:
     return (PyPdfError, DeprecationError, *_ODD_FILE)
 
 
-def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, int]:
-    """Return how many pages a PDF has, and, if it is to be cited, how many are without text."""
+def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, list[int]]:
+    """Return how many pages a PDF has, and, if it is to be cited, which are without text."""
     from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
 
-    problem, pages, textless = None, 0, 0
+    problem, pages, without_text = None, 0, list[int]()
     try:
         reader = PdfReader(stream)
         if reader.is_encrypted:
@@ -197,11 +197,13 @@ def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, in
         elif not (pages := len(reader.pages)):
             problem = "has no pages; check it"
         elif cited:
-            textless = sum(not _may_have_text(page) for page in reader.pages)
+            without_text = [
+                number for number, page in enumerate(reader.pages, 1) if not _may_have_text(page)
+            ]
     except pdf_errors() as error:
         message = f"file: {name} cannot be read as a PDF ({type(error).__name__}); save it anew."
         raise SpecError(message) from error
-    if pages and pages == textless:
+    if pages and pages == len(without_text):
         problem = (
             "has no text that could be cited, only pictures; recognize its text first, or remove "
             "`enable_citations`"
@@ -209,7 +211,7 @@ def _pages(name: str, stream: BinaryIO, *, cited: bool = False) -> tuple[int, in
     if problem is not None:
         message = f"file: {name} {problem}."
         raise SpecError(message)
-    return pages, textless
+    return pages, without_text
 
 
 def _may_have_text(page: PageObject) -> bool:

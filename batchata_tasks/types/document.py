@@ -20,7 +20,7 @@ class Document:
     """A file's content, as it is sent.
 
     `pages` is 0 unless it is a PDF. `cited` asks the model to cite passages of this document; then
-    `textless` counts its pages of which nothing can be cited. `file_sha256` is the digest of the
+    `without_text` are its pages of which nothing can be cited. `file_sha256` is the digest of the
     file, if that has other bytes: those of a text are sent in UTF-8, without a mark.
     """
 
@@ -29,7 +29,7 @@ class Document:
     data: bytes
     pages: int = 0
     cited: bool = False
-    textless: int = 0
+    without_text: tuple[int, ...] = ()
     file_sha256: str | None = None
 
     @classmethod
@@ -43,6 +43,11 @@ class Document:
     def beside(self, schema: object | None) -> Document:
         """Return it as it goes with a request: an answer that has a form quotes by itself."""
         return self if schema is None or not self.cited else replace(self, cited=False)
+
+    @property
+    def textless(self) -> int:
+        """How many of its pages have no text that could be cited."""
+        return len(self.without_text)
 
     @property
     def kind(self) -> Literal["pdf", "text", "image"]:

@@ -21,7 +21,7 @@ from batchata_tasks.types.answer import Usage
 from batchata_tasks.types.outcome import Outcome
 from tests.support.books import all_chunks
 from tests.support.jobs import bodies, sent
-from tests.support.pdfs import locked, pdf
+from tests.support.pdfs import locked, pdf, scanned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -485,6 +485,21 @@ def test_a_job_sends_what_a_text_says(batch: Batch, folder: Path, api: str, enco
     assert len(bodies(folder / "out")) == 1
 
 
+def test_pages_without_text_of_jobs_are_told(
+    batch: Batch, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan says of how many pages nothing can be cited, and which; jobs are sent all the same."""
+    (folder / "scan.pdf").write_bytes(scanned(None, "Appendix", None, None))
+    for name in ("scan.pdf", "report.pdf"):
+        batch.add_job(id=name, prompt="?", file=folder / name, enable_citations=True)
+    batch.run(dry_run=True)
+    told = (
+        "3 pages have no text that could be cited, in documents of 1 row, such as pages 1, 3, 4 of"
+    )
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert all(one.is_success() for one in batch.run().results().values())
+
+
 def test_a_text_about_pdfs_is_a_text(folder: Path) -> None:
     """What begins like a PDF is one, and a page that mentions the mark is not."""
     (folder / "a.md").write_text("Files begin with %PDF-1.4.")
@@ -547,6 +562,31 @@ def test_a_document_that_changes_meanwhile_is_not_sent(
         batch.run()
     assert sent(emulator) == 0
     monkeypatch.undo()
+
+
+def test_all_documents_that_changed_are_told_at_once(
+    batch: Batch, folder: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its job, if several are not what they were as their jobs were added."""
+    names = ("report.pdf", "poem.txt", "dot.png")
+    for name in names:
+        batch.add_job(id=name, prompt="p", file=folder / name)
+    enter = PlanWriter.__enter__
+
+    def rewrite(self: PlanWriter) -> PlanWriter:
+        (folder / "poem.txt").write_text("Another one.")
+        (folder / "report.pdf").unlink(missing_ok=True)
+        return enter(self)
+
+    monkeypatch.setattr(PlanWriter, "__enter__", rewrite)
+    with pytest.raises(SpecError) as told:
+        batch.run()
+    monkeypatch.undo()
+    head, *lines = str(told.value).splitlines()
+    assert head == "2 rows have a document that cannot be sent; mend them:"
+    assert lines[0].startswith("  job 'report.pdf': file: ")
+    assert lines[1].startswith("  job 'poem.txt': file: ")
+    assert sent(emulator) == 0
 
 
 def test_jobs_with_files_travel_as_json(folder: Path) -> None:

@@ -520,7 +520,10 @@ def test_what_has_no_text_is_not_cited(documents: Inbox, folder: Path) -> None:
     picture = documents.rows()["d.png"]["_error"]
     assert "inbox/d.png is a picture, of which nothing can be cited" in picture
     assert receipt.plan["textless_rows"] == 1
-    hardly_any = "2 pages have no text that could be cited, in documents of 1 row."
+    hardly_any = (
+        "2 pages have no text that could be cited, in documents of 1 row, such as pages 2, 3 of "
+        "b.pdf."
+    )
     assert f"enable_citations: {hardly_any}" in notes
     (folder / "inbox/d.png").unlink()
     assert documents.run().outcomes == {"succeeded": 3}
@@ -719,3 +722,27 @@ def test_a_text_is_sent_as_what_it_says(
     assert enrich(spec).outcomes == {}
     file.write_bytes(written.encode())
     assert preview(spec, Settings()).summary.reasons == {"input": 1}
+
+
+def test_all_bad_documents_are_told_at_once(inbox: Inbox, folder: Path) -> None:
+    """One line for each of the first twenty, whatever their names are, and how many more there are.
+
+    Nothing is sent; with `skip`, those that can be sent are.
+    """
+    for number in range(30):
+        (folder / f"inbox/d{number:02}.pdf").write_bytes(b"")
+    (folder / "inbox/d\n%ü.pdf").write_bytes(BAD["locked"][0])
+    (folder / "inbox/c.pdf").write_bytes(BAD["cut"][0])
+    paths = sorted(path.name for path in (folder / "inbox").iterdir())
+    write_table(folder, {name: f"inbox/{name}" for name in paths})
+    head, *lines, last = refusal(inbox.run).splitlines()
+    assert head == (
+        "32 rows have a document that cannot be sent; mend them, or set `on_bad_document: skip`, "
+        "which leaves such rows unsent:"
+    )
+    assert (len(lines), last) == (20, "  and 12 more.")
+    assert "inbox/c.pdf cannot be read as a PDF" in lines[0]
+    assert "is protected by a password" in lines[1]
+    assert all("inbox/d" in line and "is empty" in line for line in lines[2:])
+    assert sent(inbox.emulator) == 0
+    assert preview(inbox.spec(on_bad_document="skip"), Settings()).summary.requests == 2
