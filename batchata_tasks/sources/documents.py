@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.sources import office
 from batchata_tasks.sources.text_encoding import decoded, may_be_text
 from batchata_tasks.types.document import PDF, TEXT, Document
 
@@ -37,10 +38,14 @@ _SUFFIXES = {
     ".jpeg": "image/jpeg",
     ".gif": "image/gif",
     ".webp": "image/webp",
+    ".docx": office.DOCX,
+    ".pptx": office.PPTX,
+    ".xlsx": office.XLSX,
 }
-ENDINGS = frozenset(_SUFFIXES)
+ENDINGS = frozenset(_SUFFIXES) - {".xlsx"}
 """Those of names that no table has."""
 _MARKS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_WEBP = "image/webp"
 _PDF_MARK = b"%PDF-"
 _START = 1024  # bytes: readers of PDFs accept other content before the first mark
 _KINDS = "give a PDF, a picture (PNG, JPEG, GIF, WebP) or a text in UTF-8"
@@ -67,11 +72,7 @@ def of_content(data: bytes, name: str, *, cited: bool = False) -> Document:
     """
     title = PurePosixPath(name).name
     suffix = PurePosixPath(name).suffix.lower()
-    media_type, file_sha256 = _kind_of_start(data[:_START], suffix), None
-    if media_type is None and (text := decoded(data)) is not None:
-        media_type, as_file = TEXT, data
-        if (data := text.encode()) != as_file:
-            file_sha256 = hashlib.sha256(as_file).hexdigest()
+    media_type, file_sha256 = _kind_of(data, suffix), None
     if media_type is None:
         raise SpecError(_no_kind(data, name))
     if _SUFFIXES.get(suffix, media_type) != media_type:
@@ -79,6 +80,11 @@ def of_content(data: bytes, name: str, *, cited: bool = False) -> Document:
             f"file: {name} is not what its name says, but {media_type}; fix the file, or rename it."
         )
         raise SpecError(message)
+    if media_type not in (PDF, *_MARKS.values(), _WEBP):
+        as_file, data = data, _text_of(data, media_type, name).encode()
+        media_type = TEXT
+        if data != as_file:
+            file_sha256 = hashlib.sha256(as_file).hexdigest()
     pages, without_text = 0, list[int]()
     if media_type == PDF:
         # readers go round in circles: closed, the stream does not keep the data until these are
@@ -115,7 +121,7 @@ def media_type_of(path: Path) -> str | None:
         _require_file(path)
         with path.open("rb") as stream:
             known = _kind_of_start(stream.read(_START), path.suffix.lower())
-        return known or (None if decoded(path.read_bytes()) is None else TEXT)
+        return known or _kind_of(path.read_bytes(), path.suffix.lower())
 
 
 def pages_of(path: Path) -> int | None:
@@ -153,6 +159,22 @@ def _readable(path: Path) -> Generator[None, None, None]:
         raise SpecError(message) from error
 
 
+def _kind_of(data: bytes, suffix: str) -> str | None:
+    """Return the kind of content; None if it is none that can be sent."""
+    if (known := _kind_of_start(data[:_START], suffix)) is not None:
+        return known
+    if data.startswith(office.ZIP_MARK):
+        return office.kind_of(data)
+    return None if decoded(data) is None else TEXT
+
+
+def _text_of(data: bytes, media_type: str, name: str) -> str:
+    """Return the text that is sent of a document."""
+    if media_type == TEXT:
+        return decoded(data) or ""
+    return office.markdown_of(data, media_type, name)
+
+
 def _kind_of_start(start: bytes, suffix: str) -> str | None:
     """Return the kind that the first bytes of a file say; None if it can only be a text."""
     if start.lstrip().startswith(_PDF_MARK) or (suffix == ".pdf" and _PDF_MARK in start):
@@ -160,11 +182,18 @@ def _kind_of_start(start: bytes, suffix: str) -> str | None:
     for mark, media_type in _MARKS.items():
         if start.startswith(mark):
             return media_type
-    return "image/webp" if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else None
+    return _WEBP if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else None
 
 
 def _no_kind(data: bytes, name: str) -> str:
     """Return the sentence on content that is no document."""
+    if data.startswith(office.ZIP_MARK):
+        return f"file: {name} is an archive, and no Word, Excel or PowerPoint document; unpack it."
+    if data.startswith(office.OLD_MARK):
+        return (
+            f"file: {name} is an Office document of the old kind, or under a password; save it as "
+            "a PDF, or as DOCX, XLSX or PPTX without one."
+        )
     if may_be_text(data):
         return f"file: {name} is a text in an encoding that cannot be told; save it as UTF-8."
     problem = "is not a document that can be sent" if data else "is empty"

@@ -49,8 +49,8 @@ class Job:
         model: the provider's model id.
         messages: turns such as `{"role": "user", "content": "…"}`; roles are system, user and
             assistant, content is a text or a list of parts `{"type": "text", "text": "…"}`.
-        file: a document to attach to the last user turn: a PDF, a picture (PNG, JPEG, GIF, WebP)
-            or a text.
+        file: a document to attach to the last user turn: a PDF, a picture (PNG, JPEG, GIF, WebP),
+            a text, or a Word, Excel or PowerPoint document.
         prompt: a single user turn.
         temperature: sampling temperature, if the model takes one.
         max_tokens: cap on the tokens of the answer.

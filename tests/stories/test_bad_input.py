@@ -412,7 +412,11 @@ CASES = [
         ("`pilot.max_invalid_share`",),
         {"pilot": {"rows": 5, "max_invalid_share": 5}},
     ),
-    Case("file", ("row 1", "file: ", ".pdf cannot be read"), {"file": "{{ name }}.pdf"}),
+    Case(
+        "file",
+        ("row 1", "file: ", ".pdf cannot be read"),
+        {"file": "{{ name }}.pdf", "where": "name == 'boto3'"},
+    ),
     Case("file-template", ("file: ", "template", "nme"), {"file": "{{ nme }}.pdf"}),
     Case("no-file", ("`file`", "must not be empty"), {"file": []}),
     Case("document-root", ("`document_root`", "write `file`"), {"document_root": "docs"}),
@@ -530,9 +534,9 @@ CASES = [
     Case("source-missing", ("source", "no file gone.csv"), {"source": "gone.csv"}),
     Case(
         "source-of-unknown-kind",
-        ("source", "rows.docx", ".jsonl, .ndjson, .parquet"),
-        {"source": "rows.docx"},
-        {"rows.docx": b"PK"},
+        ("source", "rows.odt", ".jsonl, .ndjson, .parquet"),
+        {"source": "rows.odt"},
+        {"rows.odt": b"PK"},
     ),
     Case("source-of-unknown-protocol", ("source", "gopher"), {"source": "gopher://host/rows.csv"}),
     Case(

@@ -30,6 +30,7 @@ from batchata_tasks.spec.loading import parse_spec
 from tests.support.books import all_chunks
 from tests.support.commands import batchata, python, start
 from tests.support.jobs import sent
+from tests.support.office import docx, slides, xlsx
 from tests.support.pdfs import locked, pdf, scanned
 from tests.support.request_files import sent_bodies
 from tests.support.table import APIS, MODELS, SCHEMA, open_batches
@@ -746,3 +747,38 @@ def test_all_bad_documents_are_told_at_once(inbox: Inbox, folder: Path) -> None:
     assert all("inbox/d" in line and "is empty" in line for line in lines[2:])
     assert sent(inbox.emulator) == 0
     assert preview(inbox.spec(on_bad_document="skip"), Settings()).summary.requests == 2
+
+
+OFFICE = {
+    "order.docx": docx("Order 7", "Total: 29.16"),
+    "order.xlsx": xlsx({"Order 7": [["Total: 29.16"]]}),
+    "order.pptx": slides(("Order 7", "Total: 29.16")),
+}
+
+
+@pytest.mark.parametrize("name", OFFICE)
+@pytest.mark.parametrize("api", APIS)
+def test_an_office_document_is_sent_as_a_text(
+    emulator: Emulator, folder: Path, api: str, name: str
+) -> None:
+    """It is bounded, paid and cited as a text is, and sent once."""
+    (folder / "inbox" / name).write_bytes(OFFICE[name])
+    schema = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
+    more: dict[str, Any] = {"enable_citations": True, "response_schema": schema, "max_tokens": 300}
+    inbox = Inbox(emulator, api, "documents")
+    changes = {"source": {"documents": "inbox/order.*"}, "columns": ["media_type", "pages"]}
+    spec = inbox.spec(**changes, cost_limit_usd=1, **more)
+    assert enrich(spec).outcomes == {"succeeded": 1}
+    [row] = pq.read_table(folder / "out/data").to_pylist()
+    assert row["media_type"].startswith("application/vnd.openxmlformats-officedocument.")
+    assert (row["pages"], row["total"]) == (None, 29.16)
+    assert [one["verified"] for one in row["_citations"]] == [True]
+    assert enrich(spec).outcomes == {}
+    assert sent(emulator) == 1
+
+
+def test_what_is_wrong_with_an_office_document_is_told(inbox: Inbox, folder: Path) -> None:
+    """As with any other document: by name, before it costs."""
+    (folder / "inbox/b.pdf").write_bytes(docx("Total: 5"))
+    assert "inbox/b.pdf is not what its name says" in refusal(inbox.run)
+    assert sent(inbox.emulator) == 0

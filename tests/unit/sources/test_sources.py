@@ -556,7 +556,7 @@ def test_what_an_object_store_logs_is_not_shown(
     ("url", "reason"),
     [
         ("t.txt", "cannot tell what"),
-        ("t.docx", "cannot tell what"),
+        ("t.odt", "cannot tell what"),
         ("nope://x.csv", "Protocol not known"),
     ],
 )
