@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.text import printable
 from batchata_tasks.sources import office
 from batchata_tasks.sources.text_encoding import decoded, may_be_text
 from batchata_tasks.types.document import PDF, TEXT, Document
@@ -70,7 +71,7 @@ def of_content(data: bytes, name: str, *, cited: bool = False) -> Document:
     Raises:
         SpecError: it is not a document that models take.
     """
-    title = PurePosixPath(name).name
+    title = printable(PurePosixPath(name).name)  # in a prompt, it is a line
     suffix = PurePosixPath(name).suffix.lower()
     media_type, file_sha256 = _kind_of(data, suffix), None
     if media_type is None:

@@ -782,3 +782,16 @@ def test_what_is_wrong_with_an_office_document_is_told(inbox: Inbox, folder: Pat
     (folder / "inbox/b.pdf").write_bytes(docx("Total: 5"))
     assert "inbox/b.pdf is not what its name says" in refusal(inbox.run)
     assert sent(inbox.emulator) == 0
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_name_of_several_lines_is_one_line(emulator: Emulator, folder: Path, api: str) -> None:
+    """The title of a document does not run into its text, so that passages are found in it."""
+    (folder / "inbox/a:\n\nb%20.txt").write_text("Total: 29.16")
+    schema = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
+    more: dict[str, Any] = {"enable_citations": True, "response_schema": schema, "max_tokens": 300}
+    spec = Inbox(emulator, api, "documents").spec(source={"documents": "inbox/*.txt"}, **more)
+    assert enrich(spec).outcomes == {"succeeded": 1}
+    [row] = pq.read_table(folder / "out/data").to_pylist()
+    [one] = row["_citations"]
+    assert (one["document"], one["char_start"], one["verified"]) == ("a:  b%20.txt", 0, True)
