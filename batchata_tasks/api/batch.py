@@ -103,6 +103,10 @@ class Batch:
         """Keep what was sent and what came back, in files for people."""
         return self._set(raw_files=enabled)
 
+    def result_files(self, enabled: bool = True) -> Self:
+        """Write the result of each job to a JSON file of its own, as it lands."""
+        return self._set(result_files=enabled)
+
     def add_job(
         self,
         *,

@@ -83,6 +83,10 @@ class BatchParams(BaseModel):
     raw_files: bool = Field(
         default=True, description="Keep requests and responses under <results_dir>/raw_files."
     )
+    result_files: bool = Field(
+        default=False,
+        description="Write the result of each job to <results_dir>/<job_id>.json as it lands.",
+    )
     verbosity_level: Annotated[Verbosity, BeforeValidator(_level)] = Field(
         "info", description="What is printed while a run works: debug, info, warning or error."
     )
@@ -101,6 +105,7 @@ class BatchOptions(TypedDict, total=False):
     reuse_state: bool
     retry_failed: bool
     raw_files: bool
+    result_files: bool
     verbosity_level: Verbosity
 
 

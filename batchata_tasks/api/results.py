@@ -96,11 +96,11 @@ def landed_results(spec: JobsSpec, *, rehearsal: bool = False) -> dict[str, JobR
     answered, but of a `rehearsal`.
     """
     with collector_paused():
-        asked = _asked(spec, rehearsal=rehearsal)
+        asked = asked_of(spec, rehearsal=rehearsal)
         return undisturbed(lambda: _newest(spec, asked))
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """The jobs of a batch: the fingerprints with which their results land, and their terms."""
 
     ids: pa.Array
@@ -114,7 +114,8 @@ class _Asked(NamedTuple):
         return is_same and is_rehearsed(text) == self.rehearsal
 
 
-def _asked(spec: JobsSpec, *, rehearsal: bool) -> _Asked:
+def asked_of(spec: JobsSpec, *, rehearsal: bool) -> Asked:
+    """Return what results of a batch are found by; `rehearsal`: an emulator answers."""
     version = REHEARSED_VERSION if rehearsal else FINGERPRINT_VERSION
     none = pa.array([], pa.string())  # Arrow joins no empty list of columns
     ids, prints, terms = [none], [none], list[Terms]()
@@ -123,30 +124,50 @@ def _asked(spec: JobsSpec, *, rehearsal: bool) -> _Asked:
         ids.append(block_ids)
         prints.append(pa.array(texts, pa.string()))
         terms += own
-    return _Asked(pa.concat_arrays(ids), pa.concat_arrays(prints), terms, rehearsal)
+    return Asked(pa.concat_arrays(ids), pa.concat_arrays(prints), terms, rehearsal)
 
 
-def _newest(spec: JobsSpec, asked: _Asked) -> dict[str, JobResult]:
+def _newest(spec: JobsSpec, asked: Asked) -> dict[str, JobResult]:
     """Return the newest result of each job by its id, in the order of the jobs."""
     found: list[JobResult | None] = [None] * len(asked.terms)
     times = np.full(len(found), -1)
     for batches in _rows(spec):
-        ids = pa.concat_arrays([batch.column(JOB_ID) for batch in batches])
-        places, first = pc.index_in(ids, asked.ids), 0
-        for batch in batches:
-            at = places.slice(first, batch.num_rows)
-            first += batch.num_rows
-            rows = _newer_rows(batch, at, asked, times)
-            jobs: list[int] = at.take(rows).to_pylist()
-            answers, terms = batch.take(rows), [asked.terms[job] for job in jobs]
-            columns = [_values(answers, name) for name in (JOB_ID, *_ANSWER)]
-            for job, result in zip(jobs, map(_result, terms, *columns), strict=True):
-                found[job] = result
+        for job, result in _newer(batches, asked, times):
+            found[job] = result
     return {one.job_id: one for one in found if one is not None}
 
 
+def results_in_part(spec: JobsSpec, asked: Asked, part: str) -> list[JobResult]:
+    """Return the results of a batch that a part of the dataset has; none if it is gone."""
+
+    def read() -> list[JobResult]:
+        dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
+        batches = list(dataset.part_rows(part, [*_READ]))
+        times = np.full(len(asked.terms), -1)
+        return [result for _, result in _newer(batches, asked, times)] if batches else []
+
+    with collector_paused():
+        return undisturbed(read)
+
+
+def _newer(
+    batches: list[pa.RecordBatch], asked: Asked, times: NDArray[np.int64]
+) -> Iterator[tuple[int, JobResult]]:
+    """Yield results that landed later than those before, with the places of their jobs."""
+    ids = pa.concat_arrays([batch.column(JOB_ID) for batch in batches])
+    places, first = pc.index_in(ids, asked.ids), 0
+    for batch in batches:
+        at = places.slice(first, batch.num_rows)
+        first += batch.num_rows
+        rows = _newer_rows(batch, at, asked, times)
+        jobs: list[int] = at.take(rows).to_pylist()
+        answers, terms = batch.take(rows), [asked.terms[job] for job in jobs]
+        columns = [_values(answers, name) for name in (JOB_ID, *_ANSWER)]
+        yield from zip(jobs, map(_result, terms, *columns), strict=True)
+
+
 def _newer_rows(
-    batch: pa.RecordBatch, at: pa.Array, asked: _Asked, times: NDArray[np.int64]
+    batch: pa.RecordBatch, at: pa.Array, asked: Asked, times: NDArray[np.int64]
 ) -> pa.Array:
     """Return which rows answer jobs, at these places, and landed later than those before.
 

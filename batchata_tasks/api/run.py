@@ -7,11 +7,13 @@ import time
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from batchata_tasks.api.job_checks import CheckedJobs
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.api.raw_files import with_raw_files
+from batchata_tasks.api.result_files import ResultFiles, require_own_files
 from batchata_tasks.api.results import ResultsById, held_jobs, landed_results, landed_table
 from batchata_tasks.api.state import documents_of, naming, results_folder, state_of
 from batchata_tasks.api.watch import Watch
@@ -156,6 +158,9 @@ class BatchRun:
             seconds = config.time_limit_seconds
             with collector_paused():
                 self._check_jobs()
+                if config.result_files:
+                    state = None if config.state_file is None else Path(config.state_file)
+                    require_own_files(folder, self.jobs.ids(), state)
                 self._spec = write_jobs(
                     folder,
                     self.jobs,
@@ -224,8 +229,14 @@ class BatchRun:
             steps = replace(steps, plan=naming(steps.plan, self._state))
         if self.config.raw_files:
             steps = replace(steps, collect=with_raw_files(steps.collect))
+        files = ResultFiles(cast("JobsSpec", ready.spec), rehearsal=self._rehearsal)
+        if self.config.result_files:
+            steps = replace(steps, collect=files.with_files(steps.collect))
         options = Options(refresh_mark(not self.config.reuse_state), self.config.retry_failed)
-        return run_prepared(ready, options, steps, progress)
+        receipt = run_prepared(ready, options, steps, progress)
+        if self.config.result_files:
+            files.complete()
+        return receipt
 
     @property
     def done(self) -> bool:

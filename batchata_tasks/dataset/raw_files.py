@@ -1,7 +1,7 @@
-"""The raw files of a Batch: copies of what went over the wire, for people.
+"""The files that a Batch keeps for people: copies of what went over the wire, and results.
 
 `<results_dir>/raw_files/requests` and `responses` have a file for each batch, and `responses` one
-for each job.
+for each job. With `result_files`, each job has a file in `results_dir`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,25 @@ def batch_file(provider: str, batch_id: str, suffix: str) -> str:
 
 
 def job_file(folder: DatasetFolder, job_id: str) -> Path:
-    """Return the file of a job's result, named by its id, or by a digest if that names no file."""
+    """Return the file of a job's answer, named by its id, or by a digest if that names no file."""
+    return folder.raw / "responses" / f"{_named(job_id)}_raw.json"
+
+
+def result_file(folder: DatasetFolder, job_id: str) -> Path:
+    """Return the file of what a job's result is made of (`result_files`), named likewise."""
+    return folder.root / f"{_named(job_id)}.json"
+
+
+def job_files(folder: DatasetFolder, job_id: str) -> list[Path]:
+    """Return all files that are of one job alone."""
+    return [job_file(folder, job_id), result_file(folder, job_id)]
+
+
+def _named(job_id: str) -> str:
     name = quote(job_id, safe=" ")
     if not name.strip(". ") or len(name) > _NAME_BYTES:
         name = f"job-{digest('file', job_id.encode()).hex()[:32]}"
-    return folder.raw / "responses" / f"{name}_raw.json"
+    return name
 
 
 def batch_files(folder: DatasetFolder) -> Iterator[Path]:

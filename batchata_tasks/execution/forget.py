@@ -24,7 +24,7 @@ from batchata_tasks.dataset.manifest import (
     write_manifest,
 )
 from batchata_tasks.dataset.packs import kept_files, kept_json
-from batchata_tasks.dataset.raw_files import batch_files, job_file
+from batchata_tasks.dataset.raw_files import batch_files, job_files
 from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_names, without_lines
 from batchata_tasks.execution.held import ANSWER
 from batchata_tasks.execution.lost_files import commit_of_landed
@@ -149,7 +149,7 @@ def _drop_copies(folder: DatasetFolder, rows: pa.Table, names: list[str]) -> int
     """Take rows out of the copies that a Batch keeps for people; return how many files had them."""
     written = sum(without_lines(path, names) for path in batch_files(folder))
     jobs = rows[JOB_ID].to_pylist() if JOB_ID in rows.column_names else []
-    for path in [job_file(folder, str(job_id)) for job_id in jobs]:
+    for path in [path for job_id in jobs for path in job_files(folder, str(job_id))]:
         with storage_errors(f"deleting {path.name}"):
             written += path.exists()
             path.unlink(missing_ok=True)

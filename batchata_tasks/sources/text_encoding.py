@@ -26,6 +26,7 @@ _ELSEWHERE = re.compile(rb"[A-Za-z\xc0-\xff][%b][A-Za-z\x80-\xff]" % _OTHER_LETT
 _MOST_HIGH = 0.5
 _LEAST_SEEN = 20  # characters, of which more than half are no ASCII only in other alphabets
 _LEAST_NULS = 0.5  # of the characters, in texts of two bytes each
+_LEAST_WIDE = 4  # characters: fewer of two bytes may be anything
 
 
 def decoded(data: bytes) -> str | None:
@@ -62,7 +63,8 @@ def _utf8(data: bytes) -> str | None:
 def _two_bytes(data: bytes) -> str | None:
     """Return a text in UTF-16 without a mark: the zeros of its ASCII are all on one side."""
     even, odd = data[::2].count(0), data[1::2].count(0)
-    if len(data) % 2 or (even and odd) or max(even, odd) <= len(data) // 2 * _LEAST_NULS:
+    chars, zeros = len(data) // 2, max(even, odd)
+    if len(data) % 2 or (even and odd) or chars < _LEAST_WIDE or zeros <= chars * _LEAST_NULS:
         return None
     text = _decoded(data, "utf-16-le" if odd else "utf-16-be")
     return None if text is None or _CONTROL_CHARS.search(text) else text

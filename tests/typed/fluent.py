@@ -51,6 +51,7 @@ def chained() -> BatchRun:
         .add_time_limit(minutes=5)
         .set_verbosity("debug")
         .raw_files(enabled=False)
+        .result_files()
         .add_job(prompt="x")
     )
     assert_type(batch, Batch)
