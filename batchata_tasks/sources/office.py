@@ -35,7 +35,9 @@ _PARTS = {"word/document.xml": DOCX, "xl/workbook.xml": XLSX, "ppt/presentation.
 _MOST_MEMBERS = 20_000
 _MOST_LISTED = 4_000_000  # bytes of the list of an archive's members
 _MOST_BYTES = 20_000_000  # of XML, unpacked
-_MOST_MARKS = 3_000_000  # tags and attributes, of which readers make objects
+_SMALL, _MOST_TIMES = 2_000_000, 150  # XML of somebody's own packs to a twentieth of its bytes
+# tags and attributes, of which readers make objects, that of Word the slowest ones
+_MOST_MARKS = {DOCX: 1_000_000, XLSX: 3_000_000, PPTX: 2_000_000}
 _MOST_CHARS = 50_000_000  # of the text that comes of it: more than any request carries
 _MOST_ROWS = 2_000_000  # of sheets, empty ones included
 _BLOCK = 1 << 20
@@ -81,7 +83,7 @@ def markdown_of(data: bytes, kind: str, name: str) -> str:
         SpecError: it cannot be read, says nothing, or what reads it is not installed.
     """
     with _readable(name):
-        text = _CONVERTERS[kind](_harmless(data))
+        text = _CONVERTERS[kind](_harmless(data, _MOST_MARKS[kind]))
     text = _BLANK_LINES.sub("\n\n", text).replace("\0", "").strip()
     if not any(char.isalnum() for char in text) or not is_unicode(text):
         message = f"file: {name} has no text that can be sent; save it as a PDF."
@@ -110,14 +112,14 @@ def _readable(name: str) -> Generator[None, None, None]:
         raise SpecError(message) from error
 
 
-def _harmless(data: bytes) -> bytes:
+def _harmless(data: bytes, marks: int) -> bytes:
     """Return an archive of the same parts, without compression: XML as it is, all else empty.
 
     Raises:
         _TooLargeError: it has more than a document needs.
         ValueError: it has XML with entities of its own, or in an encoding that Office never writes.
     """
-    left, marks, contents = _MOST_BYTES, _MOST_MARKS, dict[str, bytes]()
+    left, contents = min(_MOST_BYTES, max(_SMALL, _MOST_TIMES * len(data))), dict[str, bytes]()
     with _opened(data) as archive:
         members = archive.infolist()
         if len(members) > _MOST_MEMBERS:

@@ -93,7 +93,8 @@ BAD: dict[str, tuple[bytes, str]] = {
         word(paragraph("x"), {"word/styles.xml": b" " * 30_000_000}),
         "has more in it than can be read; split it",
     ),
-    "many tags": (word("<w:p/>" * 3_100_000), "has more in it than can be read"),
+    "many tags": (word("<w:p/>" * 1_000_100), "has more in it than can be read"),
+    "packed too well": (word("<w:p/>" * 350_000), "has more in it than can be read"),
     "many members": (
         word(paragraph("x"), {f"{n}": "" for n in range(20_001)}),
         "has more in it than can be read",
