@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 import struct
+import zipfile
 import zlib
 from contextlib import contextmanager
 from io import BytesIO
@@ -188,7 +189,7 @@ def _kind_of_start(start: bytes, suffix: str) -> str | None:
 
 def _no_kind(data: bytes, name: str) -> str:
     """Return the sentence on content that is no document."""
-    if data.startswith(office.ZIP_MARK):
+    if data.startswith(office.ZIP_MARK) and zipfile.is_zipfile(BytesIO(data)):
         return f"file: {name} is an archive, and no Word, Excel or PowerPoint document; unpack it."
     if data.startswith(office.OLD_MARK):
         return (

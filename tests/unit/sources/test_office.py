@@ -77,7 +77,7 @@ def test_the_file_is_what_counts(name: str, tmp_path_factory: pytest.TempPathFac
 BAD: dict[str, tuple[bytes, str]] = {
     "an archive": (archive({"a.txt": "x"}), "is an archive, and no Word, Excel or PowerPoint"),
     "an old one": (office.OLD_MARK + bytes(600), "is an Office document of the old kind, or under"),
-    "cut": (WORD[:-40], "is an archive, and no Word"),
+    "cut": (WORD[:-40], "is not a document that can be sent"),
     "no text": (word(""), "has no text that can be sent; save it as a PDF"),
     "entities": (word(paragraph("x"), head=LAUGHS), "cannot be read as an Office document"),
     "entities elsewhere": (
