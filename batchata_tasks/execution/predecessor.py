@@ -27,13 +27,14 @@ class Predecessor:
 
     What they `spent` is in picodollars, and counts what is reserved for batches of which nobody
     knows whether they were accepted; `rows` were sent. The first of them began at `started_at`
-    (microseconds since 1970).
+    (microseconds since 1970). If they are `piloted`, a pilot was sent, and has landed.
     """
 
     run_id: str
     spent: int
     rows: int
     started_at: int
+    piloted: bool = False
 
     @classmethod
     def of(cls, ledger: Ledger, run: RunRow) -> Self:
@@ -45,7 +46,10 @@ class Predecessor:
         first = [c for c in chunks if c.kind == ChunkKind.BATCH and c.round == 1]
         rows = sum(chunk.rows for chunk in first if chunk.state not in _UNSENT)
         spent = sum(ledger.money(run.id)) - released
-        return cls(run.id, before.spent + spent, before.rows + rows, before.started_at)
+        pilot = 0 if run.plan is None else as_dict(json.loads(run.plan)).get("pilot", 0)
+        states = {chunk.state for chunk in first if chunk.stop <= pilot}
+        piloted = before.piloted or states == {ChunkState.LANDED}
+        return cls(run.id, before.spent + spent, before.rows + rows, before.started_at, piloted)
 
     def likely_spent(self, ledger: Ledger) -> int:
         """Return what they will have spent once the last one's open batches have landed."""

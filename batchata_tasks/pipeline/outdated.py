@@ -26,6 +26,7 @@ from batchata_tasks.execution.predecessor import Predecessor
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd, RunPhase
 from batchata_tasks.pipeline.going_on import inherited
+from batchata_tasks.pipeline.pilot import has_failed
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.start import rows_in_flight
 from batchata_tasks.pipeline.trouble import StoppedError, judge
@@ -106,6 +107,8 @@ def has_stopped(run: RunContext) -> bool:
     """Whether a run that has landed what it sent stops for that, or was stopped meanwhile."""
     with suppress(StoppedError):
         judge(run)
+    if has_failed(run):
+        run.ledger.note_result(run.lease, run.run_id, RunResult.PILOT_FAILED)
     return _stays_stopped(run.ledger, run.run_id)
 
 

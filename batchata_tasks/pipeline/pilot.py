@@ -87,12 +87,7 @@ def _judge(context: PlanningRun, totals: dict[str, OutcomeTotals]) -> None:
     whole = sum(totals.values(), OutcomeTotals())
     if pilot is None or not whole.rows:
         return
-    unusable = {
-        name: total.rows
-        for name, total in sorted(totals.items())
-        if name != Outcome.SUCCEEDED and (pilot is not DEFAULT_PILOT or name in _ANSWERED)
-    }
-    per_row = None if whole.cost is None else -(-whole.cost // whole.rows)
+    unusable, per_row = _unusable(pilot, totals), _per_row(whole)
     remaining = plan.requests - plan.pilot
     if (failure := _failure(pilot, unusable, whole.rows, per_row)) is not None:
         remedy = "Change the spec, or the pilot's limits."
@@ -120,6 +115,31 @@ def _judge(context: PlanningRun, totals: dict[str, OutcomeTotals]) -> None:
             others = f"the {pluralize(unsent, 'not sent yet is', 'not sent yet are')}"
         text += f"; {others} expected to cost about {dollars(expected)}"
     context.log(f"{text}.")
+
+
+def has_failed(run: RunContext) -> bool:
+    """Whether the pilot of a run has landed, and did not hold."""
+    pilot, rows = run.spec.first_rows, run.plan().pilot
+    chunks = [chunk.id for chunk in first_chunks(run, rows)] if rows else []
+    totals = run.ledger.outcomes(run.run_id, chunks)
+    whole = sum(totals.values(), OutcomeTotals())
+    if pilot is None or not whole.rows:
+        return False
+    return _failure(pilot, _unusable(pilot, totals), whole.rows, _per_row(whole)) is not None
+
+
+def _unusable(pilot: Pilot, totals: dict[str, OutcomeTotals]) -> dict[str, int]:
+    """Return the pilot's rows without a usable answer, by outcome."""
+    return {
+        name: total.rows
+        for name, total in sorted(totals.items())
+        if name != Outcome.SUCCEEDED and (pilot is not DEFAULT_PILOT or name in _ANSWERED)
+    }
+
+
+def _per_row(whole: OutcomeTotals) -> int | None:
+    """Return what a row costs, in picodollars."""
+    return None if whole.cost is None else -(-whole.cost // whole.rows)
 
 
 def _failure(pilot: Pilot, unusable: dict[str, int], rows: int, per_row: int | None) -> str | None:

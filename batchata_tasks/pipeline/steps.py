@@ -123,6 +123,7 @@ def _planner(run: PlanningRun, options: Options, recovery: Recovery, settled: Se
         run.held.progress.planning(rows)
 
     unlanded = () if run.before is None else run.before.unlanded
+    before = run.predecessor
     planner = Planner(
         run.table,
         run.folder.run_folder(run.run_id),
@@ -133,7 +134,8 @@ def _planner(run: PlanningRun, options: Options, recovery: Recovery, settled: Se
         settled.declared.legacy(),
         recovery.reread,
         frozenset(map(part_of_chunk, unlanded)),
-        sent_before=0 if run.predecessor is None else run.predecessor.rows,
+        sent_before=0 if before is None else before.rows,
+        pilots=before is None or not before.piloted,
     )
     settled.note(planner.summary)
     return planner

@@ -226,6 +226,27 @@ def test_what_stops_a_run_stops_the_one_in_its_place(emulator: Emulator, tmp_pat
         assert sent(emulator) == 30
 
 
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_pilot_counts_for_the_one_in_its_place(
+    emulator: Emulator, tmp_path: Path, *, holds: bool
+) -> None:
+    """A pilot that landed decides on today's rows: no second one is sent, and none if it failed."""
+    table = Table(tmp_path, emulator, "anthropic", rows=12)
+    spec = table.spec(items_per_batch=3, pilot={"rows": 4, "max_invalid_share": 0.1})
+    if not holds:
+        emulator.control.faults(kind="request_invalid_answer", share=1.0)
+    with open_batches(emulator):
+        run_id = suspended(spec)
+    table.values[9]["text"] = "corrected"
+    table.write()
+    assert plan(spec).summary.pilot == 0
+    told = list[str]()
+    receipt = start(spec, run_id, log=told.append)
+    assert receipt.result == ("succeeded" if holds else "pilot_failed")
+    assert sent(emulator) == (12 if holds else 4)
+    assert not any("first" in text for text in told if "about to send" in text)
+
+
 def test_a_cancel_holds_for_the_one_in_its_place(emulator: Emulator, tmp_path: Path) -> None:
     """A run that is cancelled while it is found outdated sends nothing of today's rows."""
     table = Table(tmp_path, emulator, "anthropic", rows=12)
