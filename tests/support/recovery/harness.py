@@ -71,6 +71,11 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
         help="after which share of kills rows of the source are corrected, taken out and added",
     )
     parser.add_argument(
+        "--documents",
+        action="store_true",
+        help="each row has a document, whose passages are asked for with the fields",
+    )
+    parser.add_argument(
         "--overlap",
         type=int,
         default=0,
@@ -137,7 +142,7 @@ def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
     while tally.kills + tally.stops < given.kills:
         rng = random.Random(f"{given.seed} {number}")
         schema, midway = number % 2 == 1, number % 3 == 2
-        place = make(str(number), rows=given.rows, schema=schema)
+        place = make(str(number), rows=given.rows, schema=schema, documents=given.documents)
         most, rounds = rng.randint(3, 6), number % 4 == 0
         try:
             scenario(place, rng, most, duration, tally, midway=midway, rounds=rounds)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from batchata_tasks.emulator import EmulatorProcess, answer_text
 from tests.support.launcher import ROOT, Launcher, Run
 from tests.support.ledger_look import LedgerLook
+from tests.support.pdfs import pdf
 from tests.support.request_files import sent_bodies
 from tests.support.waiting import PATIENCE
 
@@ -33,6 +34,17 @@ SCHEMA = {
     "properties": {"label": {"enum": ["x", "y", "z"]}, "score": {"type": "number"}},
     "required": ["label", "score"],
 }
+# of which a document says the two fields, each in a line with its name
+CITED_SCHEMA = {
+    "type": "object",
+    "properties": {"order_number": {"type": "string"}, "grand_total": {"type": "number"}},
+    "required": ["order_number", "grand_total"],
+}
+CITED = pdf("Order number: 2026-0417", "Grand total: 29.16")
+PASSAGES = [
+    ("order_number", 1, "Order number: 2026-0417", "high"),
+    ("grand_total", 2, "Grand total: 29.16", "high"),
+]
 UNPAID = ("request_error", "request_expired")  # faults of single requests that cost nothing
 PICO = Decimal(10) ** -12
 _OPEN = (
@@ -92,6 +104,7 @@ class Place(LedgerLook):
         per_batch: int = 40,
         seconds: float = 0.3,
         schema: bool = False,
+        documents: bool = False,
         ledger_url: str | None = None,
         prefect: Mapping[str, str] | None = None,
     ) -> None:
@@ -105,11 +118,13 @@ class Place(LedgerLook):
         # another ledger may hold other places too
         super().__init__(ledger_url or f"sqlite:///{self.database}", folder / "out")
         self._per_batch = per_batch
-        self._schema = schema
+        self._schema, self._documents = schema, documents
         self._starts = 0
         self._prefect = prefect or {}  # the environment of runs that are flows
         folder.mkdir(parents=True, exist_ok=True)
         self._write()
+        if documents:
+            (folder / "order.pdf").write_bytes(CITED)
         emulator.control.reset()
         emulator.control.progress("seconds", seconds)
         self.version = ""
@@ -158,6 +173,9 @@ class Place(LedgerLook):
         }
         if self._schema:
             spec["response_schema"] = SCHEMA
+        if self._documents:
+            cited = {"file": "order.pdf", "enable_citations": True, "max_tokens": 600}
+            spec |= {"response_schema": CITED_SCHEMA, **cited}
         self.spec.write_text(json.dumps({**spec, **changes}), encoding="utf-8")
 
     def start(self, *, command: bool = False, flow: bool = False, **env: str) -> Run:
@@ -262,15 +280,18 @@ class Place(LedgerLook):
         prompts = {key: f"{key} {self.version}: {text}" for key, text in self.texts.items()}
         requests: dict[str, dict[str, Any]] = {}
         for body in sent_bodies(self.output).values():
-            key = body["messages"][-1]["content"].split(" ")[0]
-            if prompts.get(key) == body["messages"][-1]["content"]:
+            text = body["messages"][-1]["content"]
+            if not isinstance(text, str):  # its document comes before the text
+                text = text[-1]["text"]
+            key = text.split(" ")[0]
+            if prompts.get(key) == text:
                 requests[key] = body
         return requests
 
     def check(self) -> Findings:
         """Compare dataset, ledger, request files and the provider's books."""
         book = self.book()
-        columns = ["id", "_status", "_response", "_cost_usd"]
+        columns = ["id", "_status", "_response", "_cost_usd", "_citations"]
         parts = sorted((self.output / "data").glob("*.parquet"))
         rows = [
             row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()
@@ -297,6 +318,8 @@ class Place(LedgerLook):
                 findings.wrong.append(
                     f"{row['id']} {row['_status']}: {row['_response']!r}, not {right!r}"
                 )
+            elif self._documents and _passages_of(row) != PASSAGES:
+                findings.wrong.append(f"{row['id']}: {row['_citations']}")
         self._check_money(findings, sum((row["_cost_usd"] for row in rows), Decimal(0)), book)
         findings.strangers = [
             path.name for path in (self.output / "data").iterdir() if path.suffix != ".parquet"
@@ -329,3 +352,8 @@ class Place(LedgerLook):
         )
         if tokens != billed:
             found.money.append(f"ledger has {tokens} tokens and rows, the provider billed {billed}")
+
+
+def _passages_of(row: dict[str, Any]) -> list[tuple[str, int, str, str]]:
+    names = ("field", "page_start", "cited_text", "grade")
+    return [tuple(one[name] for name in names) for one in row["_citations"] or ()]
