@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState
+from batchata_tasks.planning.summary import SentBefore
 
 if TYPE_CHECKING:
     from batchata_tasks.ledger import Ledger, RunRow
@@ -50,6 +52,11 @@ class Predecessor:
         states = {chunk.state for chunk in first if chunk.stop <= pilot}
         piloted = before.piloted or states == {ChunkState.LANDED}
         return cls(run.id, before.spent + spent, before.rows + rows, before.started_at, piloted)
+
+    def sent(self, ledger: Ledger) -> SentBefore:
+        """Return what they have sent; of parts, those of the last one."""
+        parts = frozenset(part_of_chunk(chunk.id) for chunk in ledger.chunks(self.run_id))
+        return SentBefore(self.rows, parts)
 
     def likely_spent(self, ledger: Ledger) -> int:
         """Return what they will have spent once the last one's open batches have landed."""

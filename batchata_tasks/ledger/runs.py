@@ -102,6 +102,18 @@ class Runs(Leases):
         return list(connection.execute(_NEWEST_OF, which))
 
     @reads
+    def last_that_planned(self, connection: Connection, dataset_id: str) -> Row[Any] | None:
+        """Return the newest run of a dataset that had a plan, and was not declined; None if none.
+
+        The others sent nothing.
+        """
+        query = _NEWEST_OF.where(
+            t.runs.c.plan.is_not(None),
+            func.coalesce(t.runs.c.result, "") != RunEnd.DECLINED,
+        )
+        return connection.execute(query, {"number": 1, "dataset_id": dataset_id}).first()
+
+    @reads
     def count_runs(self, connection: Connection, dataset_id: str | None) -> int:
         """Return how many runs there are, of one dataset or of all."""
         query = select(func.count()).select_from(t.runs)

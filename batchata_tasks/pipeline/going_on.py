@@ -72,9 +72,10 @@ def taken_over(
 ) -> tuple[Options, Predecessor | None]:
     """Return the options of a run, and what it takes over of an outdated one, if there is one.
 
-    That one is the dataset's newest run. It may have ended in an earlier start, which died.
+    That one is the dataset's newest run that could send anything. It may have ended in an earlier
+    start, which died, was refused or declined.
     """
-    run = next(iter(ledger.runs_of(dataset_id, 1)), None)
+    run = ledger.last_that_planned(dataset_id)
     if run is None or run.result != RunEnd.OUTDATED or run.state != RunPhase.CLOSED:
         return options, None
     return _in_place_of(ledger, run, ready, options)

@@ -21,7 +21,6 @@ from batchata_tasks.common.errors import BatchataError, HeldError, InputError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import plan_rows
-from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.predecessor import Predecessor
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd, RunPhase
@@ -131,7 +130,7 @@ def _difference(
         InputError, HeldError: the source cannot be planned as it is.
     """
     ledger, folder, dataset_id = held.ledger, held.folder, held.lease.dataset_id
-    chunks, key = ledger.chunks(run.id), table.spec.key
+    key = table.spec.key
     unfinished = [chunk.id for chunk in ledger.unfinished_chunks(dataset_id, "")]
     # a copy: a run that is carried on keeps the types that it was planned with
     table = replace(table, dataset=copy(table.dataset))
@@ -143,6 +142,8 @@ def _difference(
 
     before = Predecessor.of(ledger, run)
     rows = sum(chunk.rows for chunk in planned)
+    first = sum(chunk.rows for chunk in planned if chunk.round == 1)
+    sent_before = replace(before.sent(ledger), rows=before.rows + first)
     with tempfile.TemporaryDirectory(prefix="batchata-check-") as scratch:
         check = PlanCheck(
             table,
@@ -151,8 +152,7 @@ def _difference(
             inherited(run, before),
             progress,
             settled.declared.legacy(),
-            frozenset(part_of_chunk(chunk.id) for chunk in chunks),
-            before.rows + sum(chunk.rows for chunk in planned if chunk.round == 1),
+            sent_before,
         )
         sent = rows_in_flight(folder, ledger, dataset_id, "", key)
         return check.compare(chain(sent, _planned_rows(folder, run, planned, key)), rows)

@@ -32,7 +32,7 @@ from batchata_tasks.planning.missing import require_whole_source
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.renamed import note_renamed, require_known_key
 from batchata_tasks.planning.settle import settle
-from batchata_tasks.planning.summary import Options, PlanSummary
+from batchata_tasks.planning.summary import NOTHING_SENT, Options, PlanSummary
 from batchata_tasks.providers import provider_type
 from batchata_tasks.providers.request_file import write_request_file
 from batchata_tasks.types.ids import chunk_token
@@ -134,7 +134,7 @@ def _planner(run: PlanningRun, options: Options, recovery: Recovery, settled: Se
         settled.declared.legacy(),
         recovery.reread,
         frozenset(map(part_of_chunk, unlanded)),
-        sent_before=0 if before is None else before.rows,
+        sent_before=NOTHING_SENT if before is None else before.sent(run.ledger),
         pilots=before is None or not before.piloted,
     )
     settled.note(planner.summary)

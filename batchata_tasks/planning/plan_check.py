@@ -10,7 +10,6 @@ from batchata_tasks.planning.planner import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     import pyarrow as pa
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.landed import LandedRow
     from batchata_tasks.planning.planner import Wanted
     from batchata_tasks.planning.row_block import RowBlock
-    from batchata_tasks.planning.summary import Options
+    from batchata_tasks.planning.summary import Options, SentBefore
     from batchata_tasks.planning.table import PreparedTable
 
 
@@ -39,8 +38,7 @@ class Difference:
 class PlanCheck(Planner):
     """A planning pass that compares the source with the rows that a run planned.
 
-    `own_parts` are those that the run has landed: of these rows, the ones that failed are for the
-    run's next round.
+    Of the rows that the run has landed, the ones that failed are for its next round.
     """
 
     def __init__(
@@ -51,8 +49,7 @@ class PlanCheck(Planner):
         options: Options,
         progress: Callable[[int], None],
         legacy: Mapping[str, pa.DataType],
-        own_parts: AbstractSet[str],
-        sent_before: int,
+        sent_before: SentBefore,
     ) -> None:
         super().__init__(
             table,
@@ -64,7 +61,6 @@ class PlanCheck(Planner):
             lands_first=True,
             sent_before=sent_before,
         )
-        self._own_parts = own_parts
         self._unchanged = 0  # of the rows that are planned
 
     def compare(self, rows: Iterable[SentRow], planned: int) -> Difference:
@@ -83,7 +79,7 @@ class PlanCheck(Planner):
         return None
 
     def _reason(self, compared: ComparedRows, place: int, landed: LandedRow | None) -> str | None:
-        is_own = landed is not None and landed.part in self._own_parts
+        is_own = landed is not None and landed.part in self._sent_before.parts
         if landed and is_own and not changed(landed.fingerprint, compared.fingerprint(place)):
             return None
         return super()._reason(compared, place, landed)

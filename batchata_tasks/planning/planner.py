@@ -30,7 +30,7 @@ from batchata_tasks.planning.missing import MissingRows, SourceLook
 from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
-from batchata_tasks.planning.summary import CHANGES, Options, PlanSummary
+from batchata_tasks.planning.summary import CHANGES, NOTHING_SENT, Options, PlanSummary, SentBefore
 from batchata_tasks.planning.values import require_usable
 from batchata_tasks.sources.forms import DocumentsSource
 from batchata_tasks.sources.source import no_such_file
@@ -68,8 +68,8 @@ class Planner:
 
     With `lands_first`, what is in flight and not held lands before anything is sent: of it, rows
     that ask something else by now are to be sent again. `just_landed` are the parts of rows whose
-    answers landed a moment ago. So many rows were `sent_before`, and count to the spec's `limit`.
-    Without `pilots`, the rows that go first went already.
+    answers landed a moment ago. What was `sent_before` counts to the spec's `limit`. Without
+    `pilots`, the rows that go first went already.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Planner:
         just_landed: AbstractSet[str] = frozenset(),
         *,
         lands_first: bool = False,
-        sent_before: int = 0,
+        sent_before: SentBefore = NOTHING_SENT,
         pilots: bool = True,
     ) -> None:
         self._table, self._folder = table, folder
@@ -102,6 +102,7 @@ class Planner:
         self._bad_documents = BadDocuments(otherwise if is_table else None)
         self.summary = PlanSummary()
         self._reasons: Counter[str] = Counter()
+        self._counted = 0  # rows that count to the spec's limit
         self._further = 0  # the bounds of attempts after those that are planned
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
         self.doubled: dict[str, set[bytes]] = {}  # rows to be deleted, by part
@@ -293,20 +294,25 @@ class Planner:
                 reason = self._reason(compared, place, landed)
             if reason is None:
                 quiet[place] = not flies
-            elif self._is_beyond_limit():
-                self.summary.over_limit += 1
-            else:
+            elif not (counts := self._counts(landed)) or not self._is_beyond_limit():
                 self._reasons[reason] += 1
+                self._counted += counts
                 is_new = landed is not None and landed.part in self._just_landed
                 self.summary.asked_anew += flies or (is_new and reason in CHANGES)
                 wanted.append(Wanted(place, landed, fails=reason == "failed"))
+            else:
+                self.summary.over_limit += 1
         self._carry(compared, np.flatnonzero(quiet & anew))
         return wanted
+
+    def _counts(self, landed: LandedRow | None) -> bool:
+        """Whether a row counts to the spec's limit: not if the same run has sent it before."""
+        return landed is None or landed.part not in self._sent_before.parts
 
     def _is_beyond_limit(self) -> bool:
         """Whether as many rows are to be sent as the spec allows for one run."""
         limit = self._spec.limit
-        return limit is not None and self._sent_before + self._reasons.total() >= limit
+        return limit is not None and self._sent_before.rows + self._counted >= limit
 
     def _carry(self, compared: ComparedRows, places: NDArray[np.int64]) -> None:
         """Note the new values of landed rows whose carried columns changed."""

@@ -151,3 +151,17 @@ class Options:
     def retries(self, landed_at: int) -> bool:
         """Whether a row that failed for good is sent again; it landed at `landed_at`."""
         return self.retry_failed and (self.tried_since is None or landed_at < self.tried_since)
+
+
+@dataclass(frozen=True, slots=True)
+class SentBefore:
+    """What a run that is planned anew has sent already: so many rows, and the parts of its chunks.
+
+    These rows count to the spec's `limit`; another attempt at one of them does not.
+    """
+
+    rows: int = 0
+    parts: frozenset[str] = frozenset()
+
+
+NOTHING_SENT = SentBefore()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.rehearsal import replaces_answers
 from batchata_tasks.planning.renamed import note_renamed, require_known_key
 from batchata_tasks.planning.settle import settle
-from batchata_tasks.planning.summary import Options
+from batchata_tasks.planning.summary import NOTHING_SENT, Options, PlanSummary, SentBefore
 from batchata_tasks.providers import unset_key, without_keys_set
 from batchata_tasks.reports.preview import STOPPED_FIRST, PilotSent, Preview, Stands
 from batchata_tasks.reports.queues import queueing
@@ -87,13 +88,17 @@ def preview(
             ready = replace(ready, table=table)
         options, before, notes = _going_on(ready, ledger, dataset_id, options)
         unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
-        rows_before = 0 if before is None else before.rows
+        sent_before = NOTHING_SENT
+        if ledger is not None and before is not None:
+            sent_before = before.sent(ledger)
         open_run, stop = _open_run(ready, ledger, dataset_id)
         pilot = _pilot_of(ready, ledger, open_run)
         planner = _planner(
-            ready, folder, dataset_id, ahead, unfinished, options, rows_before, pilots=pilot is None
+            ready, folder, dataset_id, ahead, unfinished, options, sent_before, pilots=pilot is None
         )
         chunks, summary = planner.run(sent), planner.summary
+        if ledger is not None and summary.further is not None:
+            summary.further += _further_of(ledger, unfinished)
         note_renamed(ready.table, DatasetFolder(spec.output), summary)
         require_whole_source(ready.table, planner.missing, summary)
         usage = measures(ledger, ready.table, chunks, folder)
@@ -168,6 +173,22 @@ def _pilot_of(ready: PreparedRun, ledger: Ledger | None, run: RunRow | None) -> 
     return PilotSent(rows, in_flight=any(chunk.state in UNFINISHED for chunk in pilot))
 
 
+def _further_of(ledger: Ledger, unfinished: Iterable[Chunk]) -> int:
+    """Return the most that further attempts at the rows of open batches may cost, in picodollars.
+
+    Each has its share of what the plan of its run says.
+    """
+    rows = Counter[str]()
+    for chunk in unfinished:
+        if chunk.state in UNFINISHED:
+            rows[chunk.run_id] += chunk.rows
+    further = 0
+    for run_id, count in rows.items():
+        plan = PlanSummary.from_json(json.loads(ledger.run(run_id).plan or "{}"))
+        further += -(-(plan.further or 0) * count // max(plan.requests, 1))
+    return further
+
+
 def _stands(ledger: Ledger | None, dataset_id: str, run: RunRow | None) -> Stands:
     """Return how the open run of a dataset stands."""
     if ledger is not None and ledger.is_held(dataset_id):
@@ -202,7 +223,7 @@ def _planner(
     ahead: LostRows,
     unfinished: list[Chunk],
     options: Options,
-    sent_before: int,
+    sent_before: SentBefore,
     *,
     pilots: bool,
 ) -> Planner:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from httpx import HTTPError
 
 from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.money import PICO
@@ -24,7 +22,7 @@ from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from tests.support.books import billed
 from tests.support.jobs import sent
-from tests.support.table import APIS, Table, open_batches
+from tests.support.table import APIS, Table, finish_all, open_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,8 +132,9 @@ def test_new_rows_are_for_the_next_start(emulator: Emulator, tmp_path: Path) -> 
     assert sent(emulator) == len(table.rows()) == 9
 
 
-def test_the_limit_holds_for_both_runs(emulator: Emulator, tmp_path: Path) -> None:
-    """What the outdated run spent is gone from `cost_limit_usd`, also after a death in between."""
+@pytest.mark.parametrize("between", ["a death", "a refusal"])
+def test_the_limit_holds_for_both_runs(emulator: Emulator, tmp_path: Path, between: str) -> None:
+    """What the outdated run spent is gone from `cost_limit_usd`, whatever comes in between."""
     table = Table(tmp_path, emulator, "anthropic", rows=90)
     row = float(plan(table.spec()).to_json()["upper_bound_usd"]) / 90
     spec = table.spec(**ONE_AT_A_TIME, cost_limit_usd=round(4 * row, 9))
@@ -151,8 +150,16 @@ def test_the_limit_holds_for_both_runs(emulator: Emulator, tmp_path: Path) -> No
             message = "the process is lost"
             raise RuntimeError(message)
 
-    with pytest.raises(RuntimeError, match="is lost"):
-        start(spec, log=die)
+    if between == "a death":
+        with pytest.raises(RuntimeError, match="is lost"):
+            start(spec, log=die)
+    else:
+        table.values[70]["id"] = "k0"
+        table.write()
+        with pytest.raises(InputError, match="have the same key"):
+            start(spec)
+        table.values[70]["id"] = "k70"
+        table.write()
     receipt = start(spec)
     assert receipt.run_id != run_id
     assert receipt.result == "cost_limit_reached"
@@ -172,6 +179,25 @@ def test_a_row_limit_holds_for_both_runs(emulator: Emulator, tmp_path: Path) -> 
     assert plan(spec).summary.requests == 3
     start(spec, run_id)
     assert sent(emulator) == len(table.rows()) == 6
+
+
+def test_another_attempt_is_within_the_row_limit(emulator: Emulator, tmp_path: Path) -> None:
+    """Failed rows of a dead run are sent again, and `plan` counts them, whatever `limit` is."""
+    table = Table(tmp_path, emulator, "anthropic", rows=12)
+    spec = table.spec(items_per_batch=6, limit=6)
+    emulator.control.faults(kind="request_invalid_answer", share=1.0, times=1)
+
+    def die(text: str) -> None:
+        if text.endswith("landed"):
+            message = "the process is lost"
+            raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="is lost"):
+        start(spec, log=die)
+    summary = plan(spec).summary
+    assert (summary.reasons, summary.over_limit) == ({"failed": 6}, 6)
+    start(spec)
+    assert (sent(emulator), len(table.rows())) == (12, 6)
 
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["resumed", "next start"])
@@ -294,13 +320,6 @@ def test_another_attempt_asks_what_the_source_has_by_then(
         assert f'"{row["text"]}"' in json.dumps(table.bodies()[found["_custom_id"]])
     texts = "".join(json.dumps(body) for body in table.bodies().values())
     assert texts.count("text of row 4") == texts.count("text of row 5") == 1
-
-
-def finish_all(emulator: Emulator) -> None:
-    """Let all open batches end."""
-    for batch in emulator.control.ledger()["anthropic"]["batches"]:
-        with suppress(HTTPError):
-            emulator.control.finish(batch["id"])
 
 
 def test_a_source_that_cannot_be_planned_loses_nothing(emulator: Emulator, tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow.parquet as pq
+from httpx import HTTPError
 
 from batchata_tasks.emulator import Emulator, answer_text
 from batchata_tasks.pipeline.enrich import enrich
@@ -48,6 +49,14 @@ def open_batches(emulator: Emulator) -> Iterator[None]:
         yield
     finally:
         emulator.control.progress("immediate")
+
+
+def finish_all(emulator: Emulator) -> None:
+    """Let all open batches end."""
+    for books in emulator.control.ledger().values():
+        for batch in books["batches"] if isinstance(books, dict) else ():
+            with suppress(HTTPError):  # it has ended
+                emulator.control.finish(batch["id"])
 
 
 class Table:

@@ -8,6 +8,7 @@ import pytest
 
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import LettingGo, SuspendedRunError
 from batchata_tasks.pipeline import spending
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.planning.prepare import prepare_run
@@ -15,7 +16,7 @@ from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from tests.support.books import billed
 from tests.support.jobs import sent
-from tests.support.table import APIS, Table
+from tests.support.table import APIS, Table, finish_all, open_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,22 @@ def test_no_run_costs_more_than_its_plan_says(
     assert 12 < sent(emulator) <= 18
     assert billed(table) <= of_all
     assert ends != "at its cap" or billed(table) > first
+
+
+def test_open_batches_may_have_further_attempts(emulator: Emulator, tmp_path: Path) -> None:
+    """The bound of all attempts counts those at rows that are at the provider."""
+    table = Table(tmp_path, emulator, "anthropic", rows=6)
+    emulator.control.faults(kind="request_truncated", share=1.0)
+    spec = table.spec(max_tokens=1000)
+    with open_batches(emulator), pytest.raises(SuspendedRunError):
+        run_prepared(prepare_run(spec, Settings()), letting_go=LettingGo(0))
+    finish_all(emulator)
+    first, of_all = upper_bounds(table, max_tokens=1000)
+    assert first == 0
+    before = billed(table)
+    table.run(max_tokens=1000)
+    assert sent(emulator) == 18
+    assert 0 < billed(table) - before <= of_all
 
 
 def test_one_attempt_has_one_bound(emulator: Emulator, tmp_path: Path) -> None:
