@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.dataset.part_files import part_of_chunk
-from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState
+from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, StopReason
 from batchata_tasks.planning.summary import SentBefore
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class Predecessor:
 
     What they `spent` is in picodollars, and counts what is reserved for batches of which nobody
     knows whether they were accepted; `rows` were sent. The first of them began at `started_at`
-    (microseconds since 1970). If they are `piloted`, a pilot was sent, and has landed.
+    (microseconds since 1970). If they are `piloted`, a pilot was sent, and has landed; if
+    `troubled`, the account had trouble as the last one ended.
     """
 
     run_id: str
@@ -37,6 +38,7 @@ class Predecessor:
     rows: int
     started_at: int
     piloted: bool = False
+    troubled: bool = False
 
     @classmethod
     def of(cls, ledger: Ledger, run: RunRow) -> Self:
@@ -51,7 +53,14 @@ class Predecessor:
         pilot = 0 if run.plan is None else as_dict(json.loads(run.plan)).get("pilot", 0)
         states = {chunk.state for chunk in first if chunk.stop <= pilot}
         piloted = before.piloted or states == {ChunkState.LANDED}
-        return cls(run.id, before.spent + spent, before.rows + rows, before.started_at, piloted)
+        return cls(
+            run.id,
+            before.spent + spent,
+            before.rows + rows,
+            before.started_at,
+            piloted=piloted,
+            troubled=run.stop == StopReason.ACCOUNT_TROUBLE,
+        )
 
     def sent(self, ledger: Ledger) -> SentBefore:
         """Return what they have sent; of parts, those of the last one."""

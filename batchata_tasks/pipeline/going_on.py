@@ -61,6 +61,17 @@ def _is_over(dead: RunRow, ready: PreparedRun) -> bool:
     return seconds is not None and now_us() >= dead.started_at + int(seconds * 1e6)
 
 
+def leaves_limits(run: RunRow, ready: PreparedRun) -> bool:
+    """Whether what is left of an open run's limits holds for the next run, if it is ended.
+
+    It does for one of the same spec that would have sent more.
+    """
+    if run.state != RunPhase.OPEN or run.spec_digest != ready.record["spec_digest"]:
+        return False
+    troubled = run.result == RunResult.ACCOUNT_TROUBLE
+    return run.result is None or (troubled and not _is_over(run, ready))
+
+
 def inherited(run: RunRow, before: Predecessor) -> Options:
     """Return the options of the run that takes the place of another one."""
     tried_since = before.started_at if run.retry_failed else None
@@ -89,7 +100,9 @@ def goes_on(
     As `taken_over` if there is none.
     """
     run = ledger.open_run(dataset_id)
-    if run is None or not may_go_on(folder, ledger, run, ready, options, None):
+    if run is None or not (
+        leaves_limits(run, ready) or may_go_on(folder, ledger, run, ready, options, None)
+    ):
         return taken_over(ledger, dataset_id, ready, options)
     return _in_place_of(ledger, run, ready, options)
 

@@ -24,7 +24,7 @@ from batchata_tasks.dataset.manifest import plan_rows
 from batchata_tasks.execution.predecessor import Predecessor
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd, RunPhase
-from batchata_tasks.pipeline.going_on import inherited
+from batchata_tasks.pipeline.going_on import inherited, leaves_limits
 from batchata_tasks.pipeline.pilot import has_failed
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.start import rows_in_flight
@@ -173,6 +173,7 @@ def ends_as(run: RunContext, ready: PreparedRun) -> str:
 
     If its plan is lost, what is left of its limits holds for the next run of the same spec.
     """
-    is_same = run.begun.spec_digest == ready.record["spec_digest"]
-    lost = RunEnd.OUTDATED if is_same else RunEnd.ABANDONED
-    return run.ledger.run(run.run_id).result or lost
+    row = run.ledger.run(run.run_id)
+    if leaves_limits(row, ready):
+        return RunEnd.OUTDATED
+    return row.result or RunEnd.ABANDONED

@@ -65,7 +65,9 @@ def start_run(
         held.folder.drop_run_folder(dead.id)
         held.ledger.close_run(held.lease, dead.id, RunEnd.ABANDONED)
     run_id = _begin(held, ready, options)
-    return _planning_run(held, run_id, ready.table, recovery, continued=False)
+    run = _planning_run(held, run_id, ready.table, recovery, continued=False)
+    run.state.one_at_a_time = run.predecessor is not None and run.predecessor.troubled
+    return run
 
 
 def _begin(held: HeldDataset, ready: PreparedRun, options: Options) -> str:

@@ -44,6 +44,8 @@ _BLOCK = 1 << 20
 _XML = (".xml", ".rels")
 _END, _END_64 = b"PK\x05\x06", b"PK\x06\x07"  # of the list of members
 _NOTES = {"word/footnotes.xml": b"footnoteReference", "word/endnotes.xml": b"endnoteReference"}
+_SPANS = re.compile(r'(?:col|row)span="(\d{1,9})')
+_MOST_SPANNED = 200_000  # columns and rows that cells of a document take, each written out
 _BLANK_LINES = re.compile(r"\n{3,}")
 # what readers raise for archives and XML that are not quite what they should be
 _ODD_FILE = (
@@ -177,6 +179,8 @@ def _of_word(data: bytes) -> str:
         include_embedded_style_map=False,
         external_file_access=False,
     ).value
+    if sum(map(int, _SPANS.findall(html))) > _MOST_SPANNED or len(html) > _MOST_CHARS:
+        raise _TooLargeError
     # a text that is to be quoted word for word has no marks inside of words
     plain = dict.fromkeys(("escape_asterisks", "escape_underscores", "escape_misc"), False)
     stripped = ["img", "strong", "em", "b", "i"]

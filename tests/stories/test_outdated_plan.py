@@ -336,7 +336,10 @@ def test_a_source_that_cannot_be_planned_loses_nothing(emulator: Emulator, tmp_p
 
 
 def test_a_row_that_was_not_sent_can_be_forgotten(emulator: Emulator, tmp_path: Path) -> None:
-    """Taken out of the source and forgotten while its run waits, it is never sent."""
+    """Taken out of the source and forgotten while its run waits, it is never sent.
+
+    The next start sends what the plan says.
+    """
     table = Table(tmp_path, emulator, "anthropic", rows=12)
     spec = table.spec(**ONE_AT_A_TIME)
     with open_batches(emulator):
@@ -344,11 +347,31 @@ def test_a_row_that_was_not_sent_can_be_forgotten(emulator: Emulator, tmp_path: 
     table.values = [row for row in table.values if row["id"] != "k9"]
     table.write()
     forget(spec, ["k9"], Settings())
+    assert plan(spec).summary.requests == 8
     assert b"text of row 9" not in b"".join(
         path.read_bytes() for path in table.output.rglob("*") if path.is_file()
     )
     start(spec, run_id)
     assert sent(emulator) == len(table.rows()) == 11
+
+
+def test_trouble_of_the_account_is_tried_by_one_batch(emulator: Emulator, tmp_path: Path) -> None:
+    """While there is no credit each start sends one batch, whatever the source has by then."""
+    table = Table(tmp_path, emulator, "anthropic", rows=12)
+    spec = table.spec(items_per_batch=3)
+    emulator.control.faults(kind="request_no_credit", share=1.0)
+    assert start(spec).result == "account_trouble"
+    for night in range(2):
+        table.values.append({"id": f"new{night}", "text": f"new {night}", "note": ""})
+        table.write()
+        before = len(table.ledger()["batches"])
+        assert start(spec).result == "account_trouble"
+        assert len(table.ledger()["batches"]) == before + 1
+    emulator.control.clear_faults()
+    for _ in range(2):
+        start(spec)
+    assert {row["_status"] for row in table.rows()} == {"succeeded"}
+    assert len(table.rows()) == 14
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -155,6 +155,17 @@ def test_without_the_extra_it_is_told(name: str, monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_cells_that_span_more_than_a_page_are_told() -> None:
+    """A cell of a few bytes may say that it has millions of columns, which would be written out."""
+    cell = (
+        '<w:tc><w:tcPr><w:gridSpan w:val="1000"/></w:tcPr><w:p><w:r><w:t>x</w:t></w:r></w:p></w:tc>'
+    )
+    row = f"<w:tr>{cell * 10}</w:tr>"
+    with pytest.raises(SpecError, match="has more in it than can be read"):
+        of_content(word(f"<w:tbl>{row * 100}</w:tbl>"), "wide.docx")
+    assert "x" in of_content(word(f"<w:tbl>{row}</w:tbl>"), "wide.docx").text
+
+
 PIECES = [b"", b"\0", b"\xff", b"<", b">", b'"', b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x07"]
 EDITS = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 30), st.sampled_from(PIECES))
 
