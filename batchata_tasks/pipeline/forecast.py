@@ -253,7 +253,7 @@ class LimitsAhead:
 
     def _verdict(self) -> str:
         if self.fits:
-            text = "enough for the most that all of it may cost"
+            text = "enough for the most that one attempt at each row may cost"
             now = self.left if self.budget is None else min(self.left, self.budget.left)
             return text if self.bound <= now else f"{text}, once what is in flight has landed"
         ahead = self.prospect

@@ -419,7 +419,7 @@ def test_planning_is_a_flow(server: Server, table: Table) -> None:
         "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["plan-table"]}}}
     )[0]
     assert "7 requests in 1 batch" in artifact["data"]
-    assert "enough for the most that all of it may cost" in artifact["data"]
+    assert "enough for the most that one attempt at each row may cost" in artifact["data"]
     assert table.ledger()["requests_accepted"] == 0
     assert not table.output.exists()
 

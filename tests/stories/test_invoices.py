@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -56,3 +57,34 @@ def test_each_field_of_an_invoice_has_the_page_that_states_it(
         sums = dict.fromkeys(("net_amount", "total_due"), page)
         assert pages == dict.fromkeys(FIELDS, 1) | sums
         assert {(one["grade"], one["verified"]) for one in row["_citations"]} == {("high", True)}
+
+
+@pytest.mark.parametrize("provider", MODELS)
+def test_exact_amounts_are_read_as_they_stand(
+    emulator: Emulator, tmp_path: Path, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model with decimals has the amounts to the cent, in both conventions."""
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "models.py").write_text(EXACT)
+    monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(tmp_path))
+    changes = [
+        f"output={tmp_path / 'out'}",
+        f"model={MODELS[provider]}",
+        f"response_model={tmp_path / 'models.py'}:Exact",
+    ]
+    enrich(load_spec("deployments/specs/invoices.yaml", changes), settings=Settings())
+    rows: list[dict[str, Any]] = pq.read_table(tmp_path / "out/data").to_pylist()
+    *read, _ = sorted(rows, key=lambda row: row["name"])
+    expected = [Decimal(str(total)) for *_, total, _ in TRUTH]
+    assert [row["total_due"] for row in read] == expected
+
+
+EXACT = """
+from decimal import Decimal
+
+from pydantic import BaseModel, Field
+
+
+class Exact(BaseModel):
+    total_due: Decimal = Field(max_digits=12, decimal_places=2, description="Gesamtbetrag")
+"""

@@ -22,6 +22,7 @@ _URL = re.compile(r"data:application/pdf;base64,(.*)", re.DOTALL)
 _TITLED = re.compile(r"[^\n]+\.\w{1,5}:\n\n(.*)", re.DOTALL)  # a text document, under its name
 _LABELLED = re.compile(r"\s*([^\d:]{1,60}?)\s*:\s*(.*\S)\s*")
 _NUMBER = re.compile(r"-?\d[\d.,]*")
+_DECIMAL = "format: decimal"  # in the description of a text
 _DECIMAL_COMMA = re.compile(r"-?(\d{1,3}(\.\d{3})+|\d+)(,\d{1,2})?")  # 1.234,50
 _DATES = ("%Y-%m-%d", "%d %B %Y", "%B %d, %Y", "%d.%m.%Y")
 _QUOTING = {"fields", "quotes"}  # of an answer that says beside its fields where they stand
@@ -89,11 +90,15 @@ def _one_kind(schema: JSON) -> JSON:
 def _converted(text: str, schema: JSON) -> Any:  # noqa: PLR0911 - one line per type
     if "enum" in schema:
         return next((one for one in schema["enum"] if str(one).lower() == text.lower()), None)
-    if schema.get("type") in ("number", "integer"):
+    is_decimal = schema.get("format") == "decimal" or _DECIMAL in str(schema.get("description"))
+    if is_decimal or schema.get("type") in ("number", "integer"):
         found = _NUMBER.search(text)
         if found is None:
             return None
-        number = _number(found[0].rstrip(".,"))
+        digits = _with_point(found[0].rstrip(".,"))
+        if is_decimal:
+            return digits
+        number = float(digits)
         return int(number) if schema["type"] == "integer" else number
     if schema.get("type") == "boolean":
         return _YES_OR_NO.get(text.lower())
@@ -104,11 +109,12 @@ def _converted(text: str, schema: JSON) -> Any:  # noqa: PLR0911 - one line per 
     return text
 
 
-def _number(text: str) -> float:
+def _with_point(text: str) -> str:
+    """Return a number, of whichever convention, as programs write it."""
     comma = _DECIMAL_COMMA.fullmatch(text)
     if comma is not None and (comma[3] or comma[2]):
-        return float(text.replace(".", "").replace(",", "."))
-    return float(text.replace(",", ""))
+        return text.replace(".", "").replace(",", ".")
+    return text.replace(",", "")
 
 
 def _date(text: str) -> str | None:

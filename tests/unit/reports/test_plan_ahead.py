@@ -86,7 +86,8 @@ def test_without_a_limit_nothing_is_said_of_limits(table: Table) -> None:
     assert preview(table.spec()).to_json()["limits"] is None
     plan = preview(table.spec(cost_limit_usd=10))
     assert (
-        dict(plan.lines())["Limits"] == "$10.00 a run: enough for the most that all of it may cost"
+        dict(plan.lines())["Limits"]
+        == "$10.00 a run: enough for the most that one attempt at each row may cost"
     )
 
 
@@ -157,8 +158,8 @@ def test_money_that_comes_back_from_what_is_in_flight_is_told_apart(table: Table
         plan = preview(spec).limits
         assert plan is not None
         assert plan.text().endswith(
-            "once what is in flight has landed: enough for the most that all of it may cost, once "
-            "what is in flight has landed"
+            "once what is in flight has landed: enough for the most that one attempt at each row "
+            "may cost, once what is in flight has landed"
         )
         lines = list[str]()
         with pytest.raises(SuspendedRunError):
