@@ -146,9 +146,8 @@ def ends_in_order(step: Callable[P, T]) -> Callable[P, T | State[Any]]:
         try:
             return step(*args, **options)
         except (InterruptedRunError, TerminationSignal):
-            if _ENDING.get() is not None:
-                _hear_no_more()
-            if not _is_cancelled():
+            # workers get this function as it is here, and no context variable goes to them
+            if not _is_ended_by_cancel():
                 raise
         if (transaction := get_transaction()) is not None:
             transaction.write_on_commit = False  # a step that was not done is done again
@@ -157,10 +156,13 @@ def ends_in_order(step: Callable[P, T]) -> Callable[P, T | State[Any]]:
     return done
 
 
-def _is_cancelled() -> bool:
-    ending = _ENDING.get()
+def _is_ended_by_cancel() -> bool:
+    """Whether a person cancelled the run that ends here; no further signal is heard then."""
+    if (ending := _ENDING.get()) is None:
+        return False
+    _hear_no_more()
     try:
-        return ending is not None and ending.is_cancelled()
+        return ending.is_cancelled()
     except HTTPError:
         return False
 

@@ -223,7 +223,7 @@ def meddle(place: Place, rng: random.Random, tally: Tally, *, cancels: bool) -> 
     """Do what people do between two starts: cancel, where the provider refuses that; edit rows."""
     if cancels and rng.random() < 0.5:
         cancel_in_vain(place, tally)
-    if rng.random() < tally.edit_share:
+    if tally.edit_share > 0 and rng.random() < tally.edit_share:
         place.edit(rng)
         tally.edits += 1
 

@@ -9,12 +9,13 @@ from contextvars import copy_context
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import pytest
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 
 from batchata_tasks.execution.held_dataset import InterruptedRunError
-from batchata_tasks.flows import ending
+from batchata_tasks.flows import ending, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,3 +118,9 @@ def test_a_signal_that_makes_prefect_stumble_is_one_all_the_same(
     with pytest.raises(KeyError), ending.cancellable(lambda: stopped.append("again")):
         raise KeyError
     assert stopped == ["it"]
+
+
+@pytest.mark.parametrize("task", [tasks.chunk, tasks.read])
+def test_what_workers_do_can_be_sent_to_them(task: Any) -> None:
+    """A task that refers to what lives in one process alone would silently be done by that."""
+    assert cloudpickle.dumps(task)
