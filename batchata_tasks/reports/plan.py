@@ -122,6 +122,8 @@ def preview(
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         ways = _in_the_way(ready, ledger, dataset_id, unfinished, options)
         answers = by_now(ready.table, summary)
+        stands = _stands(ledger, dataset_id, open_run)
+        held_since = None if ledger is None else _sent_first(ledger, held)
     return Preview(
         spec=spec,
         summary=summary,
@@ -137,7 +139,7 @@ def preview(
         grade_lowered=grade_lowered(DatasetFolder(spec.output), ready.table.answers),
         cancel_asked=stop == StopReason.CANCEL,
         pilot_sent=pilot,
-        stands=_stands(ledger, dataset_id, open_run),
+        stands=stands,
         open_batches=sum(
             chunk.state not in SET_ASIDE and chunk.id not in ahead.chunks for chunk in unfinished
         ),
@@ -145,7 +147,7 @@ def preview(
         still_open=ahead.open_rows,
         in_flight=in_flight(unfinished),
         held=in_flight(held),
-        held_since=None if ledger is None else _sent_first(ledger, held),
+        held_since=held_since,
         notes=(*ready.notes, *notes),
         sample=sampled,
     )
