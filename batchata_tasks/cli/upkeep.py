@@ -139,8 +139,7 @@ def forget(
     Copies of the dataset's folder are the same dataset: the next run or command that changes one
     takes the row out of it, too.
 
-    Exit codes: 0 done; 2 no row has the key, or a batch still has it; 1 and
-    130 as of `run`.
+    Exit codes: 0 done; 2 no row has the key, or a batch still has it; 1 and 130 as of `run`.
     """
     from batchata_tasks.operations.forget import forget as forget_row
     from batchata_tasks.operations.forget import forget_in

@@ -83,3 +83,9 @@ class Predecessor:
     def noted_in(self, record: str) -> str:
         """Return the record (JSON) of the run that takes this one's place."""
         return json.dumps({**json.loads(record), PREDECESSOR: asdict(self)})
+
+
+def began_at(run: RunRow) -> int:
+    """Return when a run began, or the first of those in whose place it is (µs since 1970)."""
+    before = Predecessor.recorded(run.spec)
+    return int(run.started_at if before is None else before.started_at)

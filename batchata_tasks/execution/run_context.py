@@ -17,7 +17,7 @@ from batchata_tasks.common.clock import at_awake, awake_clock
 from batchata_tasks.common.errors import CredentialsError
 from batchata_tasks.dataset.manifest import plan_columns
 from batchata_tasks.dataset.renames import Renames
-from batchata_tasks.execution.predecessor import Predecessor
+from batchata_tasks.execution.predecessor import Predecessor, began_at
 from batchata_tasks.execution.run_ref import RunRef
 from batchata_tasks.ledger import SENDING_ENDS, ChunkKind, ChunkState, Ledger, StopReason
 from batchata_tasks.planning.limits import limits_of
@@ -288,9 +288,7 @@ class RunContext:
         """The moment at which a time limit is reached, by `awake_clock`."""
         seconds, moments = self.spec.time_limit_seconds, list[float]()
         if seconds is not None:
-            before = self.predecessor
-            began = self.begun.started_at if before is None else before.started_at
-            moments.append(at_awake(int(began)) + seconds)
+            moments.append(at_awake(began_at(self.begun)) + seconds)
         if self.until is not None:
             moments.append(self.until)
         return min(moments, default=None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.dataset.manifest import has_plan
-from batchata_tasks.execution.predecessor import Predecessor
+from batchata_tasks.execution.predecessor import Predecessor, began_at
 from batchata_tasks.ledger import UNTIL_LOOKED_AT, RunEnd, RunPhase
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.rehearsals import is_of_other_kind
@@ -58,7 +58,7 @@ def sends_enough(run: RunRow, options: Options) -> bool:
 def _is_over(dead: RunRow, ready: PreparedRun) -> bool:
     """Whether the time limit of a run was reached while its account was being mended."""
     seconds = ready.spec.time_limit_seconds
-    return seconds is not None and now_us() >= dead.started_at + int(seconds * 1e6)
+    return seconds is not None and now_us() >= began_at(dead) + int(seconds * 1e6)
 
 
 def leaves_limits(run: RunRow, ready: PreparedRun) -> bool:
